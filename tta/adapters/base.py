@@ -1,0 +1,225 @@
+"""What every adaptation method is: the contract between a method and whoever hosts it."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from tta.errors import InputError
+
+
+class ResetScope(Enum):
+    """What a method asks its host to restore after a step."""
+
+    WEIGHTS = "weights"
+    """Model parameters and buffers only; optimiser and method state go on."""
+    ALL = "all"
+    """Model, optimiser and method state: as if the stream had just begun."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Declared properties of a method, checked by the test suite.
+
+    Attributes:
+        needs_gradients: The method back-propagates and needs an optimiser.
+        reads_gradients: The method reads ``.grad`` itself, so gradients must not be scaled (no ``16-mixed``).
+        steps_per_batch: Optimiser steps per batch at most.
+        smallest_batch: Fewest samples the method accepts on a network without batch normalisation.
+        needs_batch_norm: The method does nothing on a network without batch normalisation, and refuses it.
+        needs_source_data: The method must see source images before the stream starts (:meth:`Adapter.observe_source`).
+        forwards: Forward passes per sample, an upper bound.
+        backwards: Backward passes per sample, an upper bound.
+    """
+
+    needs_gradients: bool = False
+    reads_gradients: bool = False
+    steps_per_batch: int = 0
+    smallest_batch: int = 1
+    needs_batch_norm: bool = False
+    needs_source_data: bool = False
+    forwards: int = 1
+    backwards: int = 0
+
+
+@dataclass(frozen=True)
+class AdapterOutput:
+    """What one step of a method gives back. Every tensor is detached.
+
+    Attributes:
+        logits: Predictions of the batch, shape ``(B, C)``, float32.
+        loss: The value that was minimised, scalar; ``None`` when the batch taught nothing.
+        reliable: Which samples taught, shape ``(B,)``, bool; ``None`` for methods that select none.
+        finite: Which samples had only finite pixels, shape ``(B,)``, bool. The others were predicted with their
+            non-finite pixels set to zero and never reached weights, statistics or method state.
+        scalars: Method-specific figures worth a curve.
+        reset: What the host must restore now, if anything.
+    """
+
+    logits: Tensor
+    loss: Tensor | None = None
+    reliable: Tensor | None = None
+    finite: Tensor | None = None
+    scalars: Mapping[str, Tensor] = field(default_factory=dict)
+    reset: ResetScope | None = None
+
+
+class Updater(Protocol):
+    """All that a method knows of optimisation. Hosts implement it; precision and processes stay on their side."""
+
+    def backward(self, loss: Tensor) -> None:
+        """Accumulate gradients of ``loss``."""
+
+    def step(self) -> bool:
+        """Step the optimiser and clear gradients; skip, and return ``False``, when a gradient is not finite."""
+
+    def discard(self) -> None:
+        """Clear gradients without a step."""
+
+    def any(self, flag: bool) -> bool:
+        """Whether any process holds ``True``: gradients are exchanged by all processes or by none."""
+
+    def mean(self, value: Tensor) -> Tensor:
+        """Mean of a tensor over processes, so that method state stays equal on all of them."""
+
+
+class Adapter(nn.Module, ABC):
+    """A test-time adaptation method.
+
+    A method writes a constructor whose typed arguments are its hyper-parameters, :meth:`prepare` and :meth:`adapt`.
+    All its state lives in registered buffers, so ``state_dict``, ``.to()`` and resuming just work. It sees images and
+    a model: never labels, never a trainer, never a configuration. The model is an argument, not a member, so one
+    adapter object belongs to one stream but owns no weights.
+
+    Hosts call the adapter itself, ``output = adapter(model, x, updater)``, which keeps non-finite samples away from
+    :meth:`adapt`.
+    """
+
+    facts: Facts = Facts()
+
+    @abstractmethod
+    def prepare(self, model: nn.Module) -> None:
+        """Set modes and ``requires_grad`` of the model. Idempotent: hosts call it again after ``model.eval()``.
+
+        Args:
+            model: The source classifier.
+
+        Raises:
+            InputError: If the model has nothing that the method can adapt; the message lists what it has.
+        """
+
+    @abstractmethod
+    def adapt(self, model: nn.Module, x: Tensor, updater: Updater) -> AdapterOutput:
+        """Predict a batch and learn from it.
+
+        Args:
+            model: The prepared classifier.
+            x: Images, shape ``(B, ...)``, ``B >= 1``, all finite.
+            updater: Way to gradients and steps.
+
+        Returns:
+            Predictions and what happened.
+        """
+
+    def reset(self) -> None:
+        """Forget everything learnt from the stream. Methods with state override this."""
+
+    def observe_source(self, model: nn.Module, batches: Iterable[Tensor]) -> None:
+        """See source images once, before the stream, in the prepared model. Methods that need it override this.
+
+        Args:
+            model: The prepared classifier with source weights.
+            batches: Image batches on the model's device.
+        """
+
+    def trainable(self, model: nn.Module) -> list[nn.Parameter]:
+        """Parameters that the optimiser gets: all that :meth:`prepare` left requiring gradients."""
+        return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+    def predict(self, model: nn.Module, x: Tensor) -> Tensor:
+        """Predict without learning, in the method's modes. Changes nothing.
+
+        Args:
+            model: The prepared classifier.
+            x: Images, shape ``(B, ...)``.
+
+        Returns:
+            Logits, shape ``(B, C)``, float32.
+        """
+        with torch.no_grad():
+            return checked_logits(model(x.nan_to_num(0.0, 0.0, 0.0)))
+
+    def forward(self, model: nn.Module, x: Tensor, updater: Updater) -> AdapterOutput:
+        """Predict and adapt, with non-finite samples kept apart.
+
+        Args:
+            model: The prepared classifier.
+            x: Images, shape ``(B, ...)``, ``B >= 1``, floating point.
+            updater: Way to gradients and steps.
+
+        Returns:
+            The output of :meth:`adapt`, its rows in the order of ``x``.
+
+        Raises:
+            InputError: If the batch is empty, smaller than the method allows, or too small for batch statistics.
+        """
+        self._check_batch(x)
+        finite = torch.isfinite(x).flatten(1).all(dim=1)
+        try:
+            if bool(finite.all()):
+                return replace(self.adapt(model, x, updater), finite=finite)
+            return self._adapt_on_finite(model, x, finite, updater)
+        except ValueError as error:
+            if "more than 1 value per channel" in str(error):
+                raise InputError(
+                    f"a batch of {len(x)} leaves one value per channel at a batch normalisation layer, too few for "
+                    "batch statistics: use a larger batch, or BNStats with batch_weight below 1"
+                ) from error
+            raise
+
+    def _check_batch(self, x: Tensor) -> None:
+        if len(x) < max(1, self.facts.smallest_batch):
+            name = type(self).__name__
+            raise InputError(f"{name} got a batch of {len(x)}: it needs at least {max(1, self.facts.smallest_batch)}")
+
+    def _adapt_on_finite(self, model: nn.Module, x: Tensor, finite: Tensor, updater: Updater) -> AdapterOutput:
+        flagged = self.predict(model, x)
+        if not bool(finite.any()):
+            self.sit_out(model, x, updater)
+            return AdapterOutput(flagged, reliable=torch.zeros_like(finite), finite=finite)
+        output = self.adapt(model, x[finite], updater)
+        reliable = None
+        if output.reliable is not None:
+            reliable = torch.zeros_like(finite)
+            reliable[finite] = output.reliable
+        flagged[finite] = output.logits
+        return replace(output, logits=flagged, reliable=reliable, finite=finite)
+
+    def sit_out(self, model: nn.Module, x: Tensor, updater: Updater) -> None:
+        """Take part in what other processes do with their batches, without contributing.
+
+        Methods whose processes exchange gradients override this.
+        """
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:  # noqa: ANN401
+        for name, buffer in self.named_buffers(recurse=False):
+            stored = state_dict.get(prefix + name)
+            if buffer.numel() == 0 and stored is not None and stored.shape != buffer.shape:
+                setattr(self, name, torch.empty_like(stored, device=buffer.device))
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def checked_logits(logits: Any) -> Tensor:  # noqa: ANN401  whatever a foreign model returns
+    """Detached float32 logits, or an error that says what the model returned instead.
+
+    Raises:
+        InputError: If it is not a floating point tensor of shape ``(B, C)``.
+    """
+    if not isinstance(logits, Tensor) or logits.dim() != 2 or not logits.is_floating_point():
+        got = f"a tensor of shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+        raise InputError(f"the model returned {got}: adapters need a classifier that returns logits of shape (B, C)")
+    return logits.detach().float()

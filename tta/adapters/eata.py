@@ -1,0 +1,127 @@
+"""EATA: reliable, non-redundant samples, and a Fisher anchor against forgetting."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tta.adapters.base import AdapterOutput, Facts, Updater, checked_logits
+from tta.adapters.entropy_minimization import EntropyMinimization, check_positive, entropy_margin, mean_or_zero
+from tta.adapters.select import Select
+from tta.errors import InputError
+from tta.functional.entropy import softmax_entropy
+from tta.functional.fisher import fisher_information, fisher_penalty
+
+
+class EATA(EntropyMinimization):
+    r"""Entropy minimisation on samples that are reliable and not redundant, anchored to the source weights.
+
+    A sample is *reliable* when its entropy is below ``margin * ln C`` and *not redundant* when the cosine between its
+    prediction and the moving average of selected predictions is below ``redundancy`` in absolute value. Selected
+    samples are weighted by :math:`\exp(E_0 - H)`. ``fisher_alpha=0`` gives ETA.
+
+    Returned logits are those from before the update. With nothing selected (also on constant logits, whose entropy is
+    maximal) no step is taken, not even on momentum or on the anchor. A batch of one is a batch that selects one
+    sample or none.
+
+    Args:
+        margin: Entropy margin as a share of ``ln C``, above 0.
+        redundancy: Cosine threshold :math:`d`, above 0: 0.05 on ImageNet, 0.4 on CIFAR-10, 0.1 on CIFAR-100.
+        fisher_alpha: Weight of the anchor, at least 0: 2000 on ImageNet, 1 on CIFAR-10. Above 0 the method must see
+            source images first (:meth:`observe_source`).
+        select: Layers whose parameters adapt.
+
+    Raises:
+        InputError: For a value out of range; at the first batch when ``fisher_alpha > 0`` and no source image was
+            seen.
+
+    References:
+        Efficient Test-Time Model Adaptation without Forgetting, ICML 2022, eq. (2)-(8),
+        https://arxiv.org/abs/2204.02610. Differs from the authors' code: ``reset()`` also clears the moving average of
+        predictions, which theirs keeps; the margin scales with the number of classes; dropout stays off.
+    """
+
+    facts = Facts(needs_gradients=True, steps_per_batch=1, backwards=1, needs_source_data=True)
+
+    mean_prediction: Tensor
+    fisher: Tensor
+    anchor: Tensor
+
+    def __init__(
+        self,
+        margin: float = 0.4,
+        redundancy: float = 0.05,
+        fisher_alpha: float = 2000.0,
+        select: Select = Select(),  # noqa: B008  frozen
+    ) -> None:
+        super().__init__(select)
+        check_positive(margin=margin, redundancy=redundancy)
+        if fisher_alpha < 0.0:
+            raise InputError(f"fisher_alpha={fisher_alpha}: need fisher_alpha >= 0; 0 turns the anchor off (ETA)")
+        self.margin = margin
+        self.redundancy = redundancy
+        self.fisher_alpha = fisher_alpha
+        self.facts = replace(type(self).facts, needs_source_data=fisher_alpha > 0.0)
+        self.register_buffer("mean_prediction", torch.empty(0))
+        self.register_buffer("fisher", torch.empty(0))
+        self.register_buffer("anchor", torch.empty(0))
+
+    def observe_source(self, model: nn.Module, batches: Iterable[Tensor]) -> None:
+        """Estimate the Fisher information and remember the source parameters.
+
+        Args:
+            model: The prepared classifier with source weights.
+            batches: Source image batches, on the model's device; the authors take 2,000 images.
+        """
+        parameters = self.trainable(model)
+        self.fisher = fisher_information(model, parameters, batches)
+        self.anchor = torch.cat([parameter.detach().flatten().float() for parameter in parameters])
+
+    def reset(self) -> None:
+        """Forget the moving average of predictions; the Fisher information stays."""
+        self.mean_prediction = self.mean_prediction.new_empty(0)
+
+    def adapt(self, model: nn.Module, x: Tensor, updater: Updater) -> AdapterOutput:
+        """One step on the selected samples, if there are any."""
+        if self.fisher_alpha > 0.0 and len(self.fisher) == 0:
+            raise InputError("EATA has no Fisher information: give source images (source=...) or set fisher_alpha=0")
+        with torch.enable_grad():
+            logits = model(x)
+            output = checked_logits(logits)
+            entropy = softmax_entropy(logits)
+            margin = entropy_margin(self.margin, logits)
+            selected = self._select(entropy.detach(), output.softmax(dim=1), margin, updater)
+            if not updater.any(bool(selected.any())):
+                return AdapterOutput(output, reliable=selected)
+            weights = (margin - entropy[selected].detach()).exp()
+            loss = mean_or_zero(weights * entropy[selected], logits)
+            if self.fisher_alpha > 0.0:
+                penalty = fisher_penalty(self.trainable(model), self.fisher, self.anchor)
+                loss = loss + self.fisher_alpha * penalty
+            updater.backward(loss)
+        updater.step()
+        return AdapterOutput(output, loss=loss.detach(), reliable=selected)
+
+    def sit_out(self, model: nn.Module, x: Tensor, updater: Updater) -> None:
+        """Contribute no prediction to the moving average, and only the anchor to the gradients."""
+        output = self.predict(model, x)
+        self._update_mean_prediction(output.softmax(dim=1)[:0], updater)
+        super().sit_out(model, x, updater)
+
+    def _select(self, entropy: Tensor, probabilities: Tensor, margin: float, updater: Updater) -> Tensor:
+        selected = entropy < margin
+        if len(self.mean_prediction):
+            similarity = F.cosine_similarity(self.mean_prediction.unsqueeze(0), probabilities, dim=1)
+            selected = selected & (similarity.abs() < self.redundancy)
+        self._update_mean_prediction(probabilities[selected], updater)
+        return selected
+
+    def _update_mean_prediction(self, probabilities: Tensor, updater: Updater) -> None:
+        total = probabilities.new_tensor([float(len(probabilities))])
+        total = updater.mean(torch.cat([probabilities.sum(dim=0), total]))
+        if total[-1] == 0:
+            return
+        mean = total[:-1] / total[-1]
+        self.mean_prediction = 0.9 * self.mean_prediction + 0.1 * mean if len(self.mean_prediction) else mean
