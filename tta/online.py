@@ -1,0 +1,315 @@
+"""A classifier that adapts while it predicts: plain PyTorch, no Lightning, no configuration."""
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from tta.adapters.base import Adapter, AdapterOutput, ResetScope
+from tta.adapters.registry import adapter_class
+from tta.errors import InputError
+from tta.functional.gradients import gradient_norm, overall_norm
+
+OptimizerFactory = Callable[[list[nn.Parameter]], Optimizer]
+
+OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
+    "sgd": partial(torch.optim.SGD, lr=2.5e-4, momentum=0.9),
+    "adam": partial(torch.optim.Adam, lr=1e-3),
+    "adamw": partial(torch.optim.AdamW, lr=1e-3),
+}
+"""Optimisers by name. Defaults: SGD as published for ImageNet at batch 64, Adam as published for CIFAR at batch 200."""
+
+
+class SourceSnapshot:
+    """Values of everything in a model that a stream may change: trainable parameters and buffers.
+
+    Args:
+        model: The prepared model with source weights.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.values = {name: tensor.detach().clone() for name, tensor in _changeable(model)}
+
+    def to(self, device: torch.device) -> None:
+        """Move the values."""
+        self.values = {name: tensor.to(device) for name, tensor in self.values.items()}
+
+    @torch.no_grad()
+    def restore(self, model: nn.Module) -> None:
+        """Write the values back, in place."""
+        for name, tensor in _changeable(model):
+            tensor.copy_(self.values[name])
+
+    def drift(self, model: nn.Module) -> Tensor:
+        r"""Relative distance of the trainable parameters from the source, :math:`\|\theta-\theta_0\|/\|\theta_0\|`."""
+        pairs = [(p.detach(), self.values[name]) for name, p in model.named_parameters() if p.requires_grad]
+        if not pairs:
+            return torch.zeros(())
+        current, source = (list(values) for values in zip(*pairs, strict=True))
+        return overall_norm(torch._foreach_sub(current, source)) / overall_norm(source)
+
+
+def _changeable(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            yield name, parameter
+    yield from model.named_buffers()
+
+
+class GuardedUpdater(ABC):
+    """An ``Updater`` that lets no non-finite gradient through and remembers what it did.
+
+    Attributes:
+        gradient_norm: L2 norm of the gradient of the last step taken or skipped; ``None`` before any.
+        skipped_steps: Steps skipped because a gradient was not finite.
+    """
+
+    def __init__(self) -> None:
+        self.gradient_norm: Tensor | None = None
+        self.skipped_steps = 0
+
+    @abstractmethod
+    def backward(self, loss: Tensor) -> None:
+        """Accumulate gradients."""
+
+    @abstractmethod
+    def optimizer_step(self) -> None:
+        """Step the optimiser, gradients being finite."""
+
+    @property
+    @abstractmethod
+    def optimizer(self) -> Optimizer:
+        """The optimiser behind it."""
+
+    def step(self) -> bool:
+        """Step and clear gradients; skip, and return ``False``, when a gradient is not finite."""
+        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        self.gradient_norm = gradient_norm(parameters)
+        finite = bool(torch.isfinite(self.gradient_norm))
+        if finite:
+            self.optimizer_step()
+        else:
+            self.skipped_steps += 1
+        self.discard()
+        return finite
+
+    def discard(self) -> None:
+        """Clear gradients."""
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def any(self, flag: bool) -> bool:
+        """One process: the flag itself."""
+        return flag
+
+    def mean(self, value: Tensor) -> Tensor:
+        """One process: the value itself."""
+        return value
+
+
+class TorchUpdater(GuardedUpdater):
+    """The updater of a plain PyTorch loop.
+
+    Args:
+        optimizer: Optimiser over the adapter's trainable parameters; ``None`` for methods that take no step.
+    """
+
+    def __init__(self, optimizer: Optimizer | None) -> None:
+        super().__init__()
+        self._optimizer = optimizer
+
+    @property
+    def optimizer(self) -> Optimizer:
+        """The optimiser."""
+        if self._optimizer is None:
+            raise RuntimeError("a method that declares needs_gradients=False asked for a step")
+        return self._optimizer
+
+    def backward(self, loss: Tensor) -> None:
+        """Accumulate gradients."""
+        loss.backward()  # type: ignore[no-untyped-call]
+
+    def optimizer_step(self) -> None:
+        """Step the optimiser."""
+        self.optimizer.step()
+
+
+class OnlineModel(nn.Module):
+    """A classifier whose ``forward`` predicts a batch and adapts to it.
+
+    The model is adapted in place; pass a copy to keep the original. Call under ``torch.no_grad()`` or
+    ``torch.inference_mode()`` if you like: gradients are enabled inside where the method needs them.
+
+    ``state_dict()`` carries weights, optimiser and method state, and the source values that :meth:`reset` goes back
+    to; it loads with ``weights_only=True`` into an ``OnlineModel`` built the same way. Move the model to its device
+    before wrapping it.
+
+    Attributes:
+        model: The classifier.
+        adapter: The method.
+        optimizer: The optimiser, or ``None`` for methods that take no step.
+        last: What the last batch gave: losses, reliable samples, which samples had non-finite pixels.
+        resets: How often the method reset itself.
+
+    Args:
+        model: Classifier that maps a batch ``(B, ...)`` to logits ``(B, C)``, with source weights.
+        adapter: The method.
+        optimizer: Callable from a list of parameters to an optimiser.
+        source: Source images, for methods that must see some (EATA's Fisher information): an iterable of batches,
+            each a tensor, a sequence whose first item is one, or a mapping with key ``image``.
+
+    Raises:
+        InputError: If the method finds nothing to adapt in the model.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        adapter: Adapter,
+        optimizer: OptimizerFactory = OPTIMIZERS["sgd"],
+        source: Iterable[Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.adapter = adapter
+        adapter.prepare(model)
+        if source is not None and adapter.facts.needs_source_data:
+            adapter.observe_source(model, source_images(source, model))
+        self._source = SourceSnapshot(model)
+        self.optimizer = optimizer(adapter.trainable(model)) if adapter.facts.needs_gradients else None
+        self._fresh_optimizer = self.optimizer.state_dict() if self.optimizer is not None else None
+        self.updater = TorchUpdater(self.optimizer)
+        self.last: AdapterOutput | None = None
+        self.resets = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Predict and adapt.
+
+        Args:
+            x: Images, shape ``(B, ...)``, ``B >= 1``, floating point. Samples with NaN or infinite pixels are
+                predicted with those pixels at zero, flagged in ``last.finite``, and never learnt from.
+
+        Returns:
+            Logits, shape ``(B, C)``, float32, detached; from before or after the update, as the method says.
+
+        Raises:
+            InputError: If the batch is too small for the method, or the model does not return ``(B, C)`` logits.
+        """
+        with torch.inference_mode(False):
+            images = x.clone() if x.is_inference() else x
+            self.last = self.adapter(self.model, images, self.updater)
+        if self.last.reset is not None:
+            self.resets += 1
+            self._restore(self.last.reset)
+        return self.last.logits
+
+    def reset(self) -> None:
+        """Go back to the source: weights, buffers, optimiser and method state, bit for bit."""
+        self._restore(ResetScope.ALL)
+        self.last = None
+
+    def train(self, mode: bool = True) -> "OnlineModel":
+        """Keep the modes that the method set, whatever is asked: they are part of the method."""
+        super().train(mode)
+        self.adapter.prepare(self.model)
+        return self
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """Optimiser state and source values, tensors and plain types only."""
+        optimizer = self.optimizer.state_dict() if self.optimizer is not None else None
+        return {"optimizer": optimizer, "source": self._source.values, "resets": self.resets}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Take over optimiser state and source values."""
+        if self.optimizer is not None:
+            self.optimizer.load_state_dict(state["optimizer"])
+        self._source.values = {name: tensor.clone() for name, tensor in state["source"].items()}
+        self.resets = state["resets"]
+
+    def _restore(self, scope: ResetScope) -> None:
+        self._source.restore(self.model)
+        if scope is ResetScope.ALL:
+            self.adapter.reset()
+            if self.optimizer is not None and self._fresh_optimizer is not None:
+                self.optimizer.load_state_dict(self._fresh_optimizer)
+
+
+def source_images(batches: Iterable[Any], model: nn.Module) -> Iterator[Tensor]:
+    """Images of loader batches, on the model's device.
+
+    Args:
+        batches: Tensors, sequences whose first item is the images, or mappings with key ``image``.
+        model: The model whose device is used.
+    """
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    for batch in batches:
+        if isinstance(batch, Tensor):
+            images = batch
+        else:
+            images = batch["image"] if isinstance(batch, dict) else batch[0]
+        yield images.to(device)
+
+
+def online(
+    model: nn.Module,
+    adapter: str | Adapter = "sar",
+    *,
+    optimizer: str | Callable[..., Optimizer] = "sgd",
+    source: Iterable[Any] | None = None,
+    **arguments: Any,  # noqa: ANN401  forwarded by name
+) -> OnlineModel:
+    """Make a classifier adapt while it predicts.
+
+    >>> import timm, torch, tta
+    >>> model = tta.online(timm.create_model("test_vit", num_classes=10), "sar", lr=1e-3)
+    >>> model(torch.rand(4, 3, 160, 160)).shape
+    torch.Size([4, 10])
+
+    Args:
+        model: Any classifier that maps ``(B, ...)`` to logits ``(B, C)``; adapted in place.
+        adapter: A name of :func:`tta.list_adapters`, or an :class:`~tta.adapters.Adapter`.
+        optimizer: ``"sgd"`` (lr 2.5e-4, momentum 0.9), ``"adam"`` or ``"adamw"`` (lr 1e-3), or a callable from
+            parameters to an optimiser. Not used by methods that take no step.
+        source: Source images for methods that must see some; see :class:`OnlineModel`.
+        **arguments: Constructor arguments of the adapter (when given by name) and of the optimiser (``lr``,
+            ``momentum``, ...), told apart by name.
+
+    Returns:
+        A module to call on batches, in stream order.
+
+    Raises:
+        InputError: For an unknown adapter, optimiser or argument, or a model without anything to adapt.
+    """
+    if not isinstance(model, nn.Module):
+        raise InputError(f"model is a {type(model).__name__}: give a torch.nn.Module that returns logits")
+    make_optimizer = _optimizer(optimizer)
+    if isinstance(adapter, str):
+        cls = adapter_class(adapter)
+        own = {name: arguments.pop(name) for name in inspect.signature(cls).parameters if name in arguments}
+        adapter = cls(**own)
+    _check_arguments(adapter, make_optimizer, arguments)
+    return OnlineModel(model, adapter, partial(make_optimizer, **arguments), source)
+
+
+def _optimizer(optimizer: str | Callable[..., Optimizer]) -> Callable[..., Optimizer]:
+    if callable(optimizer):
+        return optimizer
+    if optimizer.lower() not in OPTIMIZERS:
+        raise InputError(f"unknown optimizer {optimizer!r}: choose from {', '.join(OPTIMIZERS)}, or give a callable")
+    return OPTIMIZERS[optimizer.lower()]
+
+
+def _check_arguments(adapter: Adapter, optimizer: Callable[..., Optimizer], arguments: dict[str, Any]) -> None:
+    known = inspect.signature(optimizer).parameters
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in known.values()):
+        return
+    for name in arguments:
+        if name not in known:
+            name_of = type(adapter).__name__
+            own = ", ".join(inspect.signature(type(adapter)).parameters) or "none"
+            rest = ", ".join(list(known)[1:])
+            raise InputError(f"unknown argument {name!r}: {name_of} takes {own}; the optimizer takes {rest}")
