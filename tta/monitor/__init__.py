@@ -1,0 +1,20 @@
+"""Stability and collapse of an adapting model: measured, without Lightning."""
+
+from tta.monitor.calibration import StreamCalibration
+from tta.monitor.collapse import Verdict, compare
+from tta.monitor.cost import CostMeter, peak_memory_mb
+from tta.monitor.frozen import FrozenSource
+from tta.monitor.monitor import StreamMonitor, none_if_nan
+from tta.monitor.window import SampleWindow
+
+__all__ = (
+    "CostMeter",
+    "FrozenSource",
+    "SampleWindow",
+    "StreamCalibration",
+    "StreamMonitor",
+    "Verdict",
+    "compare",
+    "none_if_nan",
+    "peak_memory_mb",
+)

@@ -1,0 +1,222 @@
+"""Everything that is measured on a stream, step by step."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tta.adapters.base import AdapterOutput
+from tta.errors import InputError
+from tta.functional.entropy import marginal_entropy
+from tta.monitor.calibration import StreamCalibration
+from tta.monitor.collapse import compare
+from tta.monitor.window import SampleWindow
+
+
+class StreamMonitor(nn.Module):
+    """Accuracy, calibration, stability and collapse of an adapting model.
+
+    All state is in buffers of fixed size, so a stream of any length costs the same memory and a checkpoint carries
+    everything. It stays on the CPU whatever device it is moved to: the logits of a batch go there once.
+
+    Args:
+        num_classes: Number of classes ``C``.
+        domains: Names of the stream's domains.
+        window: Samples that windowed figures look back over.
+        source_share: Share of the samples on which the frozen source model is run too, in ``(0, 1]``; every
+            ``round(1/share)``-th sample.
+
+    Raises:
+        InputError: For an argument out of range.
+    """
+
+    counts: Tensor
+    nll_sum: Tensor
+    domain_counts: Tensor
+    first_flag: Tensor
+    flag_steps: Tensor
+
+    def __init__(
+        self, num_classes: int, domains: Sequence[str] = ("stream",), window: int = 500, source_share: float = 1.0
+    ) -> None:
+        super().__init__()
+        if num_classes < 2:
+            raise InputError(f"num_classes={num_classes}: need at least 2")
+        if window < 1 or not 0.0 < source_share <= 1.0:
+            raise InputError(f"window={window}, source_share={source_share}: need window >= 1, 0 < source_share <= 1")
+        self.num_classes = num_classes
+        self.domains = list(domains)
+        self.source_stride = round(1.0 / source_share)
+        self.window = SampleWindow(window, num_classes)
+        self.calibration = StreamCalibration()
+        self.register_buffer("counts", torch.zeros(len(COUNTS), dtype=torch.int64))
+        self.register_buffer("nll_sum", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("domain_counts", torch.zeros(len(self.domains), len(DOMAIN_COUNTS), dtype=torch.int64))
+        self.register_buffer("first_flag", torch.full((2,), -1))
+        self.register_buffer("flag_steps", torch.zeros(2, dtype=torch.int64))
+
+    def count(self, name: str) -> int:
+        """One of the running counts, by its name in ``COUNTS``."""
+        return int(self.counts[COUNTS.index(name)])
+
+    def source_rows(self, batch_size: int) -> Tensor:
+        """Rows of the coming batch on which the source model is to be run, int64, possibly none."""
+        offset = -self.count("samples") % self.source_stride
+        return torch.arange(offset, batch_size, self.source_stride)
+
+    def update(
+        self,
+        output: AdapterOutput,
+        labels: Tensor | None = None,
+        domains: Tensor | None = None,
+        source_logits: Tensor | None = None,
+    ) -> dict[str, float]:
+        """Take in one batch.
+
+        Args:
+            output: What the adapter gave back for it.
+            labels: True classes, shape ``(B,)``, int64, ``-1`` where unknown.
+            domains: Domain of each sample, shape ``(B,)``, int64.
+            source_logits: The frozen source model's logits for :meth:`source_rows`, shape ``(R, C)``.
+
+        Returns:
+            Figures of this step, NaN where unknown; see the documentation for their meaning.
+
+        Raises:
+            InputError: If the model has another number of classes than the stream.
+        """
+        logits = output.logits.cpu()
+        size = len(logits)
+        if logits.shape[1] != self.num_classes:
+            raise InputError(f"the model gives {logits.shape[1]} classes and the stream has {self.num_classes}")
+        labels = torch.full((size,), -1) if labels is None else labels.cpu()
+        if bool((labels >= self.num_classes).any()):
+            raise InputError(f"label {int(labels.max())} in a stream of {self.num_classes} classes")
+        probabilities = logits.softmax(dim=1)
+        source = torch.full((size,), -1)
+        if source_logits is not None:
+            source[self.source_rows(size)] = source_logits.cpu().argmax(dim=1)
+        self._count(output, probabilities, labels, domains, source)
+        self.window.append(probabilities, labels, source)
+        return {**self._cumulative(), **self._batch(output, probabilities), **self._windowed()}
+
+    def _count(
+        self, output: AdapterOutput, probabilities: Tensor, labels: Tensor, domains: Tensor | None, source: Tensor
+    ) -> None:
+        known = labels >= 0
+        confidence, predictions = probabilities.max(dim=1)
+        correct = predictions == labels
+        paired = known & (source >= 0)
+        flagged = 0 if output.finite is None else len(labels) - int(output.finite.sum())
+        reset = int(output.reset is not None)
+        columns = torch.stack(
+            [torch.ones_like(known), known, correct & known, paired, correct & paired, (source == labels) & paired], 1
+        ).long()
+        self.counts += torch.cat([columns.sum(dim=0), torch.tensor([1, reset, flagged])])
+        domains = torch.zeros_like(labels) if domains is None else domains.cpu()
+        self.domain_counts.index_add_(0, domains, columns[:, 1:])
+        self.calibration.update(confidence[known], correct[known])
+        chosen = probabilities[known].gather(1, labels[known].unsqueeze(1))
+        self.nll_sum -= chosen.clamp_min(torch.finfo(torch.float32).tiny).log().double().sum()
+
+    def _cumulative(self) -> dict[str, float]:
+        labelled = self.count("labelled")
+        return {
+            "samples": self.count("samples"),
+            "accuracy": _ratio(self.count("correct"), labelled),
+            "ece": self.calibration.compute(),
+            "nll": _ratio(float(self.nll_sum), labelled),
+            "resets": self.count("resets"),
+            "flagged": self.count("flagged"),
+        }
+
+    def _batch(self, output: AdapterOutput, probabilities: Tensor) -> dict[str, float]:
+        reliable = math.nan if output.reliable is None else float(output.reliable.float().mean())
+        return {
+            "batch_marginal_entropy": float(marginal_entropy(probabilities)),
+            "reliable_share": reliable,
+            "loss": math.nan if output.loss is None else float(output.loss),
+            **{f"adapter/{name}": float(value) for name, value in output.scalars.items()},
+        }
+
+    def _windowed(self) -> dict[str, float]:
+        probabilities, labels, source = self.window.rows()
+        predictions = probabilities.argmax(dim=1)
+        alone = compare(predictions, predictions, labels, self.num_classes)
+        paired = source >= 0
+        verdict = compare(predictions[paired], source[paired], labels[paired], self.num_classes)
+        for position, flag in enumerate((verdict.collapsed, verdict.below_source)):
+            if flag:
+                self.flag_steps[position] += 1
+                if self.first_flag[position] < 0:
+                    self.first_flag[position] = self.count("samples")
+        return {
+            "window_accuracy": alone.accuracy,
+            "window_accuracy_paired": verdict.accuracy,
+            "source_window_accuracy": verdict.source_accuracy,
+            "marginal_entropy": float(marginal_entropy(probabilities)),
+            "effective_classes": alone.effective_classes,
+            "source_effective_classes": verdict.source_effective_classes,
+            "top_class_share": alone.top_class_share,
+            "source_top_class_share": verdict.source_top_class_share if bool(paired.any()) else math.nan,
+            "source_agreement": verdict.agreement,
+            "collapsed": float(verdict.collapsed),
+            "below_source": float(verdict.below_source),
+        }
+
+    def summary(self) -> dict[str, Any]:
+        """Figures of the whole stream so far, plain types, ``None`` where unknown."""
+        batches = max(self.count("batches"), 1)
+        collapse: dict[str, Any] = {}
+        for position, name in enumerate(("collapsed", "below_source")):
+            first = int(self.first_flag[position])
+            collapse[name] = first >= 0
+            collapse[f"{name}_at"] = first if first >= 0 else None
+            collapse[f"{name}_share"] = int(self.flag_steps[position]) / batches
+        paired = self.count("paired")
+        figures = {
+            "accuracy": _ratio(self.count("correct"), self.count("labelled")),
+            "accuracy_paired": _ratio(self.count("paired_correct"), paired),
+            "source_accuracy": _ratio(self.count("source_correct"), paired),
+            "ece": self.calibration.compute(),
+            "nll": _ratio(float(self.nll_sum), self.count("labelled")),
+        }
+        return {
+            "samples": self.count("samples"),
+            "batches": self.count("batches"),
+            **{name: none_if_nan(value) for name, value in figures.items()},
+            "per_domain": self.per_domain(),
+            "collapse": collapse,
+            "resets": self.count("resets"),
+            "flagged": self.count("flagged"),
+        }
+
+    def per_domain(self) -> dict[str, dict[str, Any]]:
+        """Labelled samples, accuracy and the source model's accuracy on the samples it was run on, by domain."""
+        rows = {}
+        for name, row in zip(self.domains, self.domain_counts.tolist(), strict=True):
+            labelled, correct, paired, _, source_correct = row
+            rows[name] = {
+                "samples": labelled,
+                "accuracy": none_if_nan(_ratio(correct, labelled)),
+                "source_accuracy": none_if_nan(_ratio(source_correct, paired)),
+            }
+        return rows
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "StreamMonitor":  # noqa: ANN401  moving it is refused silently
+        return self
+
+
+DOMAIN_COUNTS = ("labelled", "correct", "paired", "paired_correct", "source_correct")
+COUNTS = ("samples", *DOMAIN_COUNTS, "batches", "resets", "flagged")
+
+
+def _ratio(part: float, whole: float) -> float:
+    return part / whole if whole else math.nan
+
+
+def none_if_nan(value: float) -> float | None:
+    """``None`` for NaN, which JSON cannot hold."""
+    return None if math.isnan(value) else value
