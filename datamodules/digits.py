@@ -1,0 +1,104 @@
+"""The handwritten digits that scikit-learn carries: 1797 images, ten classes, no download."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.datasets import load_digits
+from torchvision.transforms.v2 import functional as F
+
+from datamodules.augmentations import small_affine
+from datamodules.base import SourceDataModule, StreamDataModule
+from datamodules.checks import check_at_least
+from datamodules.datasets import TensorImages
+from datamodules.samplers import stratified_split
+
+SHARES = (0.5, 0.15, 0.35)
+"""Shares of source training, held-out source and stream: disjoint, with equal class proportions."""
+
+CLASS_NAMES = [str(digit) for digit in range(10)]
+
+
+def _check(image_size: int, split_seed: int) -> None:
+    check_at_least(image_size, 8, "image_size", "the digits are 8 pixels wide")
+    check_at_least(split_seed, 0, "split_seed", "use a non-negative number")
+
+
+def _load(image_size: int, split_seed: int) -> list[TensorImages]:
+    raw = load_digits()
+    labels = raw.target.astype(np.int64)
+    grey = torch.from_numpy(raw.images).float().unsqueeze(1) / 16
+    images = F.resize(grey, [image_size, image_size], antialias=False).expand(-1, 3, -1, -1)
+    return [TensorImages(images[part], labels[part]) for part in stratified_split(labels, SHARES, split_seed)]
+
+
+class Digits(SourceDataModule):
+    """Digits for source training: 50 % to train on, 15 % held out, 35 % to test on."""
+
+    def __init__(
+        self,
+        image_size: int = 32,
+        augment: bool = True,
+        split_seed: int = 0,
+        **options: Any,  # noqa: ANN401 - the base names and types them
+    ) -> None:
+        """Check the arguments; images are read in ``setup``.
+
+        Args:
+            image_size: Side in pixels, at least 8; the 8x8 originals are enlarged bilinearly, and repeated to
+                3 channels.
+            augment: Rotate, shift and scale the training images a little.
+            split_seed: Non-negative seed of the split; the stream to adapt to must have the same.
+            **options: Arguments of ``SourceDataModule``.
+
+        Raises:
+            InputError: If an argument is out of range.
+        """
+        super().__init__(**options)
+        _check(image_size, split_seed)
+        self.class_names = CLASS_NAMES
+        self.image_size = image_size
+        self.split_seed = split_seed
+        self.augment = small_affine if augment else None
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read and split the images.
+
+        Args:
+            stage: Ignored: all stages need the same.
+        """
+        self.train, self.heldout, self.test = _load(self.image_size, self.split_seed)
+
+
+class DigitsStream(StreamDataModule):
+    """A stream of corrupted digits that source training has not seen."""
+
+    def __init__(
+        self,
+        image_size: int = 32,
+        split_seed: int = 0,
+        **options: Any,  # noqa: ANN401 - the base names and types them
+    ) -> None:
+        """Check the arguments; images are read in ``setup``.
+
+        Args:
+            image_size: Side in pixels, at least 8.
+            split_seed: Non-negative seed of the split; it must be the one of source training.
+            **options: Arguments of ``StreamDataModule``.
+
+        Raises:
+            InputError: If an argument is out of range.
+        """
+        super().__init__(**options)
+        _check(image_size, split_seed)
+        self.class_names = CLASS_NAMES
+        self.image_size = image_size
+        self.split_seed = split_seed
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read and split the images.
+
+        Args:
+            stage: Ignored: all stages need the same.
+        """
+        self.source, self.heldout, self.stream = _load(self.image_size, self.split_seed)
