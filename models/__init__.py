@@ -1,0 +1,7 @@
+"""Networks that take images in [0, 1] and return logits."""
+
+from models.cifar_resnet import CifarResNet
+from models.normalize import Normalize
+from models.timm_classifier import TimmClassifier
+
+__all__ = ("CifarResNet", "Normalize", "TimmClassifier")
