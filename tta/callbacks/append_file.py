@@ -1,0 +1,57 @@
+"""Files that a crash cannot spoil: rows that only grow, and texts that appear whole."""
+
+import csv
+import io
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from tta.errors import InputError
+
+
+class AppendFile:
+    """Rows of a CSV file, on disk as soon as they are appended.
+
+    Args:
+        path: The file; its folder is made when the first row comes.
+        header: Column names.
+    """
+
+    def __init__(self, path: Path, header: Sequence[str]) -> None:
+        self.path = path
+        self.header = list(header)
+        self.offset = 0
+
+    def append(self, rows: Iterable[Sequence[object]]) -> None:
+        """Write rows, after the header if they are the first, and hand them to the operating system."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        if self.offset == 0:
+            writer.writerow(self.header)
+        writer.writerows(rows)
+        data = text.getvalue().encode()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("r+b" if self.offset else "wb") as file:
+            file.seek(self.offset)
+            file.write(data)
+        self.offset += len(data)
+
+    def cut_back(self, offset: int) -> None:
+        """Drop what was written after ``offset`` bytes.
+
+        Raises:
+            InputError: If the file is shorter than that or gone.
+        """
+        size = self.path.stat().st_size if self.path.exists() else 0
+        if size < offset:
+            raise InputError(f"{self.path} has {size} bytes and the checkpoint saw {offset}: it was changed since")
+        if size > offset:
+            os.truncate(self.path, offset)
+        self.offset = offset
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file so that ``path`` never holds half of it."""
+    beside = path.with_name(path.name + ".tmp")
+    beside.write_text(text, encoding="utf-8")
+    os.replace(beside, path)

@@ -1,0 +1,51 @@
+"""Checkpoints counted in batches, written whole or not at all."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import Checkpoint
+
+from tta.errors import InputError
+
+
+class BatchCheckpoint(Checkpoint):
+    """Save ``checkpoints/last.ckpt`` every few batches and at the end of the stream.
+
+    Lightning counts optimiser steps, of which a gradient-free method takes none. The file is written beside its
+    place and moved there, so a kill leaves the one before.
+
+    Args:
+        every_n_batches: Batches between two checkpoints, at least 1.
+
+    Raises:
+        InputError: If ``every_n_batches`` is below 1.
+    """
+
+    def __init__(self, every_n_batches: int = 20) -> None:
+        if every_n_batches < 1:
+            raise InputError(f"every_n_batches={every_n_batches}: need at least 1")
+        self.every_n_batches = every_n_batches
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save, when it is time."""
+        if (batch_idx + 1) % self.every_n_batches == 0 or trainer.is_last_batch:
+            save_whole(trainer, last_checkpoint(trainer.default_root_dir))
+
+
+def last_checkpoint(folder: str | Path) -> Path:
+    """Where a run's checkpoint lies."""
+    return Path(folder) / "checkpoints" / "last.ckpt"
+
+
+def save_whole(trainer: Trainer, path: Path) -> None:
+    """Save a checkpoint so that ``path`` is always a whole one: write beside it, flush to disk, move."""
+    beside = path.with_suffix(".tmp")
+    trainer.save_checkpoint(beside, weights_only=False)
+    if trainer.is_global_zero:
+        with beside.open("rb") as file:
+            os.fsync(file.fileno())
+        beside.replace(path)

@@ -1,0 +1,78 @@
+"""What a run leaves for people to read."""
+
+import inspect
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.utilities import rank_zero_info
+
+import tta
+from tta.callbacks.append_file import write_whole
+from tta.callbacks.recorder import Recorder
+from tta.modules import OnlineAdaptation
+from tta.report import figures, read_run, write_report
+
+
+class Report(Callback):
+    """At the end of the stream write ``summary.json`` and ``report.html``, and log both to the loggers."""
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write, log and say where."""
+        if not isinstance(pl_module, OnlineAdaptation):
+            return
+        summary = pl_module.summary()
+        if not trainer.is_global_zero:
+            return
+        folder = Path(trainer.default_root_dir)
+        summary |= _of_the_stream(trainer) | _of_the_cost(trainer, summary, pl_module.device)
+        summary["adapter_arguments"] = _arguments(pl_module.adapter)
+        write_whole(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
+        page = write_report(folder)
+        self._log(trainer, folder, summary)
+        rank_zero_info(f"Report: {page}")
+
+    def _log(self, trainer: Trainer, folder: Path, summary: dict[str, Any]) -> None:
+        for logger in trainer.loggers:
+            if hasattr(logger, "log_table"):
+                rows = [[name, value] for name, value in summary.items() if isinstance(value, int | float | str)]
+                logger.log_table("summary", columns=["figure", "value"], data=[[n, str(v)] for n, v in rows])
+            if hasattr(logger, "log_image"):
+                for name, figure in figures(read_run(folder)).items():
+                    logger.log_image(f"report/{name}", [_to_image(figure)])
+
+
+def _of_the_stream(trainer: Trainer) -> dict[str, Any]:
+    data = getattr(trainer, "datamodule", None)
+    names = ("order", "seed", "class_names", "domains")
+    return {"stream": type(data).__name__, **{name: getattr(data, name, None) for name in names}}
+
+
+def _of_the_cost(trainer: Trainer, summary: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    recorder = next((c for c in trainer.callbacks if isinstance(c, Recorder)), None)  # type: ignore[attr-defined]
+    seconds = recorder.seconds if recorder else math.nan
+    cost = {
+        "forwards_per_sample": summary.pop("forwards_per_sample"),
+        "backwards_per_sample": summary.pop("backwards_per_sample"),
+        "seconds": seconds,
+        "samples_per_second": summary["samples"] / seconds if seconds else None,
+        "peak_memory_mb": recorder.peak_memory_mb if recorder else None,
+        "device": str(device),
+    }
+    return {"cost": cost, "versions": {"tta": tta.__version__, "torch": torch.__version__}}
+
+
+def _arguments(adapter: torch.nn.Module) -> dict[str, Any]:
+    values = ((name, getattr(adapter, name, None)) for name in inspect.signature(type(adapter)).parameters)
+    return {name: value for name, value in values if isinstance(value, bool | int | float | str)}
+
+
+def _to_image(figure: Any) -> Any:
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()  # type: ignore[no-untyped-call]
+    return np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]

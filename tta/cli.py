@@ -1,0 +1,80 @@
+"""The ``tta`` command."""
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from tta.errors import InputError
+from tta.messages import one_line
+from tta.quiet import quiet
+
+COMMANDS = {
+    "fit": "tta.lightning_cli:fit",
+    "adapt": "tta.lightning_cli:adapt",
+    "test": "tta.lightning_cli:test",
+    "predict": "tta.lightning_cli:predict",
+    "report": "tta.report.command:report",
+}
+"""Where each command lives; imported when it is called, since Lightning takes seconds."""
+
+HELP = """\
+usage: tta COMMAND [options]
+
+Test-time adaptation of vision classifiers: online, without labels, with collapse measured.
+
+commands:
+  fit      train a source model, or what a method needs, on labelled source images
+  adapt    adapt a source model online over a stream of shifted batches, and report whether it helped
+  test     evaluate a source or an adapted model on a stream, frozen
+  predict  write a frozen model's predictions on a stream
+  report   draw the page of a run again, or one page that compares several runs
+
+'tta COMMAND --help' explains the options of a command. Parts of a configuration compose, later ones win:
+
+  tta fit   --config configs/data/digits_source.yaml --config configs/model/digits_resnet.yaml
+  tta adapt --config configs/data/digits.yaml --config configs/model/digits_resnet.yaml \\
+            --config configs/adapter/sar.yaml --model.weights runs/.../weights.safetensors
+
+--traceback shows where an error came from.
+"""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run a command.
+
+    Args:
+        arguments: Words after ``tta``.
+
+    Returns:
+        Exit status: 0, or 2 when something that was given cannot be used, said in one line on standard error.
+    """
+    words = [word for word in arguments if word != "--traceback"]
+    if not words or words[0] in ("-h", "--help"):
+        sys.stdout.write(HELP)
+        return 0
+    try:
+        _run(words[0], words[1:])
+    except ValueError as error:
+        # jsonargparse hides an InputError of a class inside one of its own where the class is optional.
+        hidden = "Union subtypes" in str(error)
+        if "--traceback" in arguments or not (isinstance(error, InputError) or hidden):
+            raise
+        sys.stderr.write(f"tta: error: {one_line(str(error)) if hidden else error}\n")
+        return 2
+    return 0
+
+
+def _run(command: str, words: Sequence[str]) -> None:
+    if command not in COMMANDS:
+        raise InputError(f"unknown command {command!r}: choose from {', '.join(COMMANDS)}")
+    module, function = COMMANDS[command].split(":")
+    with quiet():
+        getattr(importlib.import_module(module), function)(words)
+
+
+def entry_point() -> NoReturn:
+    """The console script: configurations may name classes of the folder it is called in."""
+    sys.path.insert(0, os.getcwd())
+    sys.exit(main(sys.argv[1:]))

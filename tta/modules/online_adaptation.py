@@ -1,0 +1,325 @@
+"""The Lightning host of the online loop."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from pytorch_lightning import LightningModule
+from pytorch_lightning.cli import OptimizerCallable
+from torch import Tensor, nn
+
+from tta.adapters.base import Adapter, AdapterOutput, ResetScope
+from tta.errors import InputError
+from tta.modules.updater import LightningUpdater
+from tta.modules.weights import load_weights
+from tta.monitor import CostMeter, FrozenSource, StreamMonitor, none_if_nan
+from tta.online import SourceSnapshot, source_images
+
+Batch = Mapping[str, Tensor]
+
+SOURCE_BUDGET = 1 / 12
+"""Share of the adapter's own passes that comparing with the frozen source model may cost by default."""
+
+
+class OnlineAdaptation(LightningModule):
+    """Adapt a source classifier online over a stream of batches, and measure what that does.
+
+    Runs under ``StreamTrainer.adapt`` (``tta adapt``). ``test`` and ``predict`` evaluate without adapting, in the
+    adapter's modes: with adapter ``Source``, the source model; from a checkpoint, the model as it was adapted.
+    Labels go to the metrics only.
+
+    Args:
+        backbone: Classifier that maps images ``(B, C, H, W)`` in ``[0, 1]`` to logits ``(B, K)``.
+        adapter: The adaptation method.
+        optimizer: Optimiser of the adapted parameters; SGD with lr 2.5e-4 and momentum 0.9 by default (as published
+            for ImageNet at batch 64). Not used by methods that take no step.
+        weights: File with source weights: ``.safetensors``, ``.pt`` or a Lightning checkpoint. Without it the
+            backbone is taken as it is.
+        num_classes: Number of classes; taken from the data by the command line.
+        protocol: When to go back to the source: ``continual`` never, ``per_domain`` at known domain boundaries,
+            ``episodic`` before every batch.
+        window: Samples that windowed figures look back over.
+        source_share: Share of the samples on which the frozen source model is run for comparison, in ``(0, 1]``. By
+            default as much as costs a twelfth of the adapter's own passes.
+
+    Raises:
+        InputError: If weights do not fit or cannot be read, if the adapter finds nothing to adapt, or if precision
+            or number of processes do not suit the method.
+    """
+
+    _domain: Tensor
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        adapter: Adapter,
+        optimizer: OptimizerCallable = lambda p: torch.optim.SGD(p, lr=2.5e-4, momentum=0.9),
+        weights: str | None = None,
+        num_classes: int = 1000,
+        protocol: Literal["continual", "per_domain", "episodic"] = "continual",
+        window: int = 500,
+        source_share: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.backbone = backbone
+        self.adapter = adapter
+        self.optimizer_factory = optimizer
+        self.weights = weights
+        self.num_classes = num_classes
+        self.protocol = protocol
+        self.window = window
+        self.source_share = source_share
+        self.updater = LightningUpdater(self)
+        self.forgetting: float | None = None
+        self._ready = False
+        self._resumed: dict[str, Any] | None = None
+        self._clean = torch.zeros(3, dtype=torch.int64)
+        self.register_buffer("_domain", torch.tensor(-1))
+
+    # ---- set-up -------------------------------------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        """Load source weights, remember them, prepare the model: before processes wrap it and before resuming."""
+        if self._ready:
+            return
+        if self.weights is not None:
+            load_weights(self.backbone, self.weights)
+        self.adapter.prepare(self.backbone)
+        self._check_trainer(stage)
+        domains = getattr(self._datamodule, "domains", ["stream"])
+        self.monitor = StreamMonitor(self.num_classes, domains, self.window, self._source_share())
+        self.source = SourceSnapshot(self.backbone)
+        self.frozen = FrozenSource(self.backbone)
+        self.cost = CostMeter(self.backbone)
+        self._ready = True
+
+    @property
+    def _datamodule(self) -> Any:  # noqa: ANN401  Lightning types it as Any too
+        return getattr(self.trainer, "datamodule", None)
+
+    def _check_trainer(self, stage: str) -> None:
+        if stage != "fit":
+            return
+        facts, name = self.adapter.facts, type(self.adapter).__name__
+        if facts.needs_gradients and self.trainer.precision == "16-mixed":
+            raise InputError(
+                f"precision 16-mixed scales the gradients that {name} relies on: use bf16-mixed or 32-true"
+            )
+        if self.trainer.world_size > 1:
+            if not facts.needs_gradients:
+                raise InputError(f"{name} takes no gradient step, so processes share nothing: use --trainer.devices 1")
+            if self.protocol == "per_domain":
+                raise InputError("protocol per_domain needs one process: shards cross domain boundaries at other times")
+
+    def _source_share(self) -> float:
+        if self.source_share is not None:
+            return self.source_share
+        facts = self.adapter.facts
+        passes = facts.forwards + 2 * facts.backwards
+        return 1.0 / math.ceil(1.0 / (SOURCE_BUDGET * passes)) if passes * SOURCE_BUDGET < 1.0 else 1.0
+
+    def configure_optimizers(self) -> Any:  # noqa: ANN401
+        """The optimiser over what the adapter trains, if it trains anything."""
+        if not self.adapter.facts.needs_gradients:
+            return None
+        optimizer = self.optimizer_factory(self.adapter.trainable(self.backbone))
+        self._fresh_optimizer = optimizer.state_dict()
+        return optimizer
+
+    def on_fit_start(self) -> None:
+        """Bring the frozen source to the device, and show source images to methods that need them."""
+        self.frozen.to(self.device)
+        self.source.to(self.device)
+        if self._resumed is None and self.adapter.facts.needs_source_data:
+            loader = getattr(self._datamodule, "source_dataloader", None)
+            if loader is None:
+                raise InputError(
+                    f"{type(self.adapter).__name__} must see source images, and {type(self._datamodule).__name__} has "
+                    "no source_dataloader(): add one, or turn that part off (EATA: fisher_alpha=0)"
+                )
+            self.adapter.observe_source(self.backbone, source_images(loader(), self.backbone))
+
+    def train(self, mode: bool = True) -> "OnlineAdaptation":
+        """Keep the modes that the adapter set, whatever is asked: they are part of the method."""
+        super().train(mode)
+        self.adapter.prepare(self.backbone)
+        return self
+
+    # ---- the online loop ----------------------------------------------------------------------------------------
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        """Predict a batch, learn from it, measure.
+
+        Args:
+            batch: ``image`` (B, C, H, W) float; ``label`` (B,) int64, ``-1`` where unknown; ``domain`` and ``index``
+                (B,) int64.
+            batch_idx: Position of the batch in the stream.
+
+        Returns:
+            ``logits`` (B, K), ``source_predictions`` (B,) with ``-1`` where the source model was not run, ``finite``
+            (B,) bool, and ``figures``, the step's scalars.
+        """
+        self._follow_protocol(batch["domain"])
+        output = self.adapter(self.backbone, batch["image"], self.updater)
+        if output.reset is not None:
+            self.restore_source(output.reset)
+        rows = self.monitor.source_rows(len(output.logits))
+        source_logits = self.frozen(batch["image"][rows.to(self.device)]) if len(rows) else None
+        figures = self.monitor.update(output, batch.get("label"), batch["domain"], source_logits)
+        figures |= self._host_figures()
+        self.log("accuracy", figures["accuracy"], prog_bar=True, logger=False)
+        self.log("collapsed", figures["collapsed"], prog_bar=True, logger=False)
+        source_predictions = torch.full((len(output.logits),), -1)
+        if source_logits is not None:
+            source_predictions[rows] = source_logits.argmax(dim=1).cpu()
+        return {
+            "logits": output.logits,
+            "source_predictions": source_predictions,
+            "finite": output.finite,
+            "figures": figures,
+        }
+
+    def _follow_protocol(self, domains: Tensor) -> None:
+        if self.protocol == "episodic":
+            self.restore_source(ResetScope.ALL)
+        elif self.protocol == "per_domain":
+            if not bool((domains == domains[0]).all()):
+                raise InputError("protocol per_domain needs one domain per batch: use another order than mixed")
+            if bool(self._domain >= 0) and bool(self._domain != domains[0]):
+                self.restore_source(ResetScope.ALL)
+            self._domain.copy_(domains[0])
+
+    def restore_source(self, scope: ResetScope = ResetScope.ALL) -> None:
+        """Go back to the source: weights and buffers, and with ``ALL`` also optimiser and method state."""
+        self.source.restore(self.backbone)
+        if scope is ResetScope.ALL:
+            self.adapter.reset()
+            if self.adapter.facts.needs_gradients:
+                self.updater.optimizer.load_state_dict(self._fresh_optimizer)
+
+    def _host_figures(self) -> dict[str, float]:
+        norm = self.updater.gradient_norm
+        return {
+            "parameter_drift": float(self.source.drift(self.backbone)),
+            "gradient_norm": math.nan if norm is None else float(norm),
+            "skipped_steps": self.updater.skipped_steps,
+            "forwards": self.cost.forwards,
+            "backwards": self.cost.backwards,
+        }
+
+    # ---- frozen evaluation --------------------------------------------------------------------------------------
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Count right predictions on clean source images, adapted and frozen: what was forgotten."""
+        labels = batch["label"]
+        with self._uncounted():
+            adapted = self.adapter.predict(self.backbone, batch["image"]).argmax(dim=1)
+        frozen = self.frozen(batch["image"]).argmax(dim=1)
+        counts = [(adapted == labels).sum(), (frozen == labels).sum(), torch.tensor(len(labels))]
+        self._clean += torch.stack([count.cpu() for count in counts])
+
+    def on_validation_epoch_start(self) -> None:
+        """Start counting."""
+        self._clean.zero_()
+
+    def on_validation_epoch_end(self) -> None:
+        """Forgetting: accuracy on clean source images that adaptation cost, in ``[-1, 1]``."""
+        adapted, frozen, total = self._clean.tolist()
+        if total:
+            self.forgetting = (frozen - adapted) / total
+
+    def on_test_start(self) -> None:
+        """Fresh figures for this evaluation."""
+        domains = getattr(self._datamodule, "domains", ["stream"])
+        self._evaluation = (StreamMonitor(self.num_classes, domains, self.window),)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Evaluate without adapting."""
+        output = AdapterOutput(self.adapter.predict(self.backbone, batch["image"]))
+        self._evaluation[0].update(output, batch.get("label"), batch.get("domain"))
+
+    def on_test_epoch_end(self) -> None:
+        """Log accuracy, calibration error, likelihood and accuracy by domain."""
+        summary = self._evaluation[0].summary()
+        figures = {name: summary[name] for name in ("accuracy", "ece", "nll")}
+        figures |= {f"accuracy/{name}": row["accuracy"] for name, row in summary["per_domain"].items()}
+        self.log_dict({f"test/{name}": value for name, value in figures.items() if value is not None})
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Logits of a batch, without adapting."""
+        return {"logits": self.adapter.predict(self.backbone, batch["image"])}
+
+    def _uncounted(self) -> "_Uncounted":
+        return _Uncounted(self.cost)
+
+    # ---- checkpoints --------------------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what is not in the state dict: source values, counters, the state of the random generator."""
+        norm = self.updater.gradient_norm
+        checkpoint["online_adaptation"] = {
+            "adapter": type(self.adapter).__name__,
+            "source": self.source.values,
+            "skipped_steps": self.updater.skipped_steps,
+            "gradient_norm": math.nan if norm is None else float(norm),
+            "forwards": self.cost.forwards,
+            "backwards": self.cost.backwards,
+            "rng": torch.get_rng_state(),
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take it back.
+
+        Raises:
+            InputError: If the checkpoint comes from another kind of run or another adapter.
+        """
+        state = checkpoint.get("online_adaptation")
+        name = type(self.adapter).__name__
+        if state is None or state["adapter"] != name:
+            made_by = "tta fit" if state is None else f"adapter {state['adapter']}"
+            raise InputError(
+                f"the checkpoint was made by {made_by}, this run uses adapter {name}: --ckpt_path resumes the very "
+                "same run; source weights go to --model.weights"
+            )
+        self._resumed = state
+        self.source.values = state["source"]
+        self.updater.skipped_steps = state["skipped_steps"]
+        if not math.isnan(state["gradient_norm"]):
+            self.updater.gradient_norm = torch.tensor(state["gradient_norm"])
+        self.cost.forwards, self.cost.backwards = state["forwards"], state["backwards"]
+
+    def on_train_start(self) -> None:
+        """Go on with the random generator where it stood."""
+        if self._resumed is not None:
+            torch.set_rng_state(self._resumed["rng"].cpu())
+
+    def summary(self) -> dict[str, Any]:
+        """All figures of the run, plain types: the monitor's, the host's and the passes per sample."""
+        samples = max(self.monitor.count("samples"), 1)
+        return {
+            "adapter": type(self.adapter).__name__,
+            "model": type(self.backbone).__name__,
+            "protocol": self.protocol,
+            "num_classes": self.num_classes,
+            **self.monitor.summary(),
+            "skipped_steps": self.updater.skipped_steps,
+            "parameter_drift": none_if_nan(float(self.source.drift(self.backbone))),
+            "forgetting": self.forgetting,
+            "forwards_per_sample": self.cost.forwards / samples,
+            "backwards_per_sample": self.cost.backwards / samples,
+        }
+
+
+class _Uncounted:
+    """Within the context, passes are not charged to adaptation."""
+
+    def __init__(self, cost: CostMeter) -> None:
+        self._cost = cost
+
+    def __enter__(self) -> None:
+        self._forwards = self._cost.forwards
+
+    def __exit__(self, *exception: object) -> None:
+        self._cost.forwards = self._forwards

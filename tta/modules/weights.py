@@ -1,0 +1,76 @@
+"""Read source weights, whatever file they come in."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from tta.errors import InputError
+
+WRAPPERS = ("", "backbone.", "network.", "model.", "module.", "backbone.network.")
+"""Prefixes that training code puts before a classifier's own keys."""
+
+
+def load_weights(model: nn.Module, path: str | Path) -> None:
+    """Fill a classifier with weights from a file.
+
+    Args:
+        model: The classifier; every one of its keys must be in the file.
+        path: A ``.safetensors`` file, a ``state_dict`` saved by ``torch.save``, or a Lightning checkpoint of this
+            project. Read with ``weights_only=True``: nothing in it is executed. Keys may carry a wrapper's prefix
+            (``backbone.``, ``model.``, ``module.``, ``network.``), on either side.
+
+    Raises:
+        InputError: If the file is missing or unreadable, or its keys or shapes do not fit.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(
+            f"no weights at {path.resolve()}: give a .safetensors, .pt or .ckpt file, such as the weights.safetensors "
+            "that 'tta fit' writes"
+        )
+    stored = _read(path)
+    own = model.state_dict()
+    for inner in ("", "network."):
+        names = {key: key.removeprefix(inner) for key in own}
+        for prefix in WRAPPERS:
+            if all(prefix + name in stored for name in names.values()):
+                _load(model, {key: stored[prefix + name] for key, name in names.items()}, path)
+                return
+    missing = sorted(key for key in own if key not in stored)
+    raise InputError(
+        f"{path} does not fit {type(model).__name__}: {len(missing)} of {len(own)} keys are missing, such as "
+        f"{missing[0]!r}; the file has {', '.join(map(repr, list(stored)[:3]))}, ..."
+    )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, RuntimeError, OSError, EOFError, ValueError, KeyError, ImportError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"cannot read weights from {path}: {reason}") from error
+    except Exception as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"cannot read weights from {path} without running code from it: {reason}") from error
+    for key in ("state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict):
+        raise InputError(f"{path} holds a {type(content).__name__}: need a state dict, a mapping of names to tensors")
+    return content
+
+
+def _load(model: nn.Module, values: dict[str, Tensor], path: Path) -> None:
+    for key, tensor in model.state_dict().items():
+        if values[key].shape != tensor.shape:
+            raise InputError(
+                f"{path} does not fit {type(model).__name__}: {key!r} has shape {tuple(values[key].shape)} in the file "
+                f"and {tuple(tensor.shape)} in the model; check the class count and the architecture"
+            )
+    model.load_state_dict(values)

@@ -1,0 +1,89 @@
+"""The trainer of online streams."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning import Callback, LightningDataModule, Trainer
+
+from tta.callbacks import BatchCheckpoint, Recorder, Report, last_checkpoint
+from tta.errors import InputError
+from tta.modules import OnlineAdaptation
+from tta.quiet import quiet
+
+
+class StreamTrainer(Trainer):
+    """A Lightning ``Trainer`` with the defaults of an online stream: one pass, in order, every batch recorded.
+
+    Records, a checkpoint counted in batches and the report are added to the callbacks unless given.
+
+    Args:
+        default_root_dir: The run folder: everything a run writes goes there.
+        callbacks: Further callbacks.
+        max_epochs: Passes over the stream; online means one.
+        log_every_n_steps: Batches between two logged rows.
+        num_sanity_val_steps: Validation batches before the stream.
+        use_distributed_sampler: Lightning's sampler shuffles; the stream is sharded by its data module instead.
+        **arguments: All other arguments of Lightning's ``Trainer``.
+    """
+
+    def __init__(
+        self,
+        *,
+        default_root_dir: str | Path | None = None,
+        callbacks: list[Callback] | Callback | None = None,
+        max_epochs: int | None = 1,
+        log_every_n_steps: int | None = 1,
+        num_sanity_val_steps: int | None = 0,
+        use_distributed_sampler: bool = False,
+        **arguments: Any,  # noqa: ANN401  Lightning's own
+    ) -> None:
+        given = callbacks if isinstance(callbacks, list) else [callbacks] if callbacks is not None else []
+        own = (Recorder, Report, BatchCheckpoint)
+        missing = [kind() for kind in own if not any(isinstance(callback, kind) for callback in given)]
+        super().__init__(
+            default_root_dir=default_root_dir,
+            callbacks=[*given, *missing],
+            max_epochs=max_epochs,
+            log_every_n_steps=log_every_n_steps,
+            num_sanity_val_steps=num_sanity_val_steps,
+            use_distributed_sampler=use_distributed_sampler,
+            **arguments,
+        )
+
+    def adapt(
+        self, model: OnlineAdaptation, datamodule: LightningDataModule | None = None, ckpt_path: str | None = None
+    ) -> None:
+        """Adapt a source model online over a stream of shifted batches, and report whether it helped.
+
+        Args:
+            model: The host with backbone, adapter and weights.
+            datamodule: The stream.
+            ckpt_path: ``last`` or a file: go on with this very run where its last checkpoint left it.
+
+        Raises:
+            InputError: If there is no such checkpoint, or it cannot be read.
+        """
+        checkpoint = None if ckpt_path is None else self._checkpoint(ckpt_path)
+        with quiet():
+            self.fit(model, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
+
+    def _checkpoint(self, ckpt_path: str) -> Path:
+        path = last_checkpoint(self.default_root_dir) if ckpt_path == "last" else Path(ckpt_path)
+        check_checkpoint(path)
+        return path
+
+
+def check_checkpoint(path: Path) -> None:
+    """Make sure that a checkpoint is there and can be read, without running anything in it.
+
+    Raises:
+        InputError: If not.
+    """
+    if not path.is_file():
+        raise InputError(f"no checkpoint at {path.resolve()}: a run writes checkpoints/last.ckpt into its folder")
+    try:
+        torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises pickle's errors, which are no common family
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"cannot read checkpoint {path}: {reason}") from error
