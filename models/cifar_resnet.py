@@ -55,7 +55,7 @@ class CifarResNet(nn.Module):
         std: Normalisation standard deviation per channel.
 
     Raises:
-        InputError: For a depth that is not ``6 n + 2``.
+        InputError: For a depth that is not ``6 n + 2``, another normalisation, or groups that do not divide 16.
 
     References:
         Deep Residual Learning for Image Recognition, CVPR 2016, section 4.2, https://arxiv.org/abs/1512.03385.
@@ -73,6 +73,8 @@ class CifarResNet(nn.Module):
         super().__init__()
         if depth < 8 or (depth - 2) % 6:
             raise InputError(f"depth={depth}: a CIFAR ResNet has 6 n + 2 layers, such as 20, 32, 44, 56 or 110")
+        if norm not in ("batch", "group") or groups < 1 or 16 % groups:
+            raise InputError(f"norm={norm!r}, groups={groups}: norm is batch or group, and groups divides 16")
         make: Norm = nn.BatchNorm2d if norm == "batch" else lambda channels: nn.GroupNorm(groups, channels)
         blocks = (depth - 2) // 6
         self.normalize = Normalize(mean, std)

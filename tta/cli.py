@@ -9,6 +9,7 @@ from typing import NoReturn
 from tta.errors import InputError
 from tta.messages import one_line
 from tta.quiet import quiet
+from tta.run_folder import told_to_children
 
 COMMANDS = {
     "fit": "tta.lightning_cli:fit",
@@ -69,12 +70,13 @@ def main(arguments: Sequence[str]) -> int:
 def _run(command: str, words: Sequence[str]) -> None:
     if command not in COMMANDS:
         raise InputError(f"unknown command {command!r}: choose from {', '.join(COMMANDS)}")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # configurations may name classes of the folder the command is given in
     module, function = COMMANDS[command].split(":")
-    with quiet():
+    with quiet(), told_to_children():
         getattr(importlib.import_module(module), function)(words)
 
 
 def entry_point() -> NoReturn:
-    """The console script: configurations may name classes of the folder it is called in."""
-    sys.path.insert(0, os.getcwd())
+    """The console script."""
     sys.exit(main(sys.argv[1:]))

@@ -230,6 +230,7 @@ class OnlineModel(nn.Module):
         self._source.values = {name: tensor.clone() for name, tensor in state["source"].items()}
         self.resets = state["resets"]
 
+    @torch.inference_mode(False)
     def _restore(self, scope: ResetScope) -> None:
         self._source.restore(self.model)
         if scope is ResetScope.ALL:
@@ -291,6 +292,8 @@ def online(
         cls = adapter_class(adapter)
         own = {name: arguments.pop(name) for name in inspect.signature(cls).parameters if name in arguments}
         adapter = cls(**own)
+    if not isinstance(adapter, Adapter):
+        raise InputError(f"adapter={adapter!r}: give a name of tta.list_adapters(), or an instance of an Adapter")
     _check_arguments(adapter, make_optimizer, arguments)
     return OnlineModel(model, adapter, partial(make_optimizer, **arguments), source)
 

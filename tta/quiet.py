@@ -11,6 +11,7 @@ DELIBERATE = (
     ".*does not have many workers.*",
     ".*Checkpoint directory .* exists and is not empty.*",
     ".*smaller than the logging interval.*",
+    ".*custom batch sampler.*",
 )
 """Lightning's warnings about what runs do on purpose."""
 

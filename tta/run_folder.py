@@ -2,12 +2,26 @@
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tta.errors import InputError
 
 VARIABLE = "TTA_RUN_FOLDER"
 """Tells the other processes of a run, which Lightning starts with the same command line, what the first one chose."""
+
+
+@contextmanager
+def told_to_children() -> Iterator[None]:
+    """Within the context the choice is in the environment; afterwards the environment is as before."""
+    before = os.environ.get(VARIABLE)
+    try:
+        yield
+    finally:
+        os.environ.pop(VARIABLE, None)
+        if before is not None:
+            os.environ[VARIABLE] = before
 
 
 def choose_run_folder(given: str | None, stem: str, ckpt_path: str | None) -> str:

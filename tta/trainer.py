@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from pytorch_lightning import Callback, LightningDataModule, Trainer
+from pytorch_lightning.utilities import rank_zero_info
 
 from tta.callbacks import BatchCheckpoint, Recorder, Report, last_checkpoint
 from tta.errors import InputError
@@ -68,8 +69,12 @@ class StreamTrainer(Trainer):
         with quiet():
             self.fit(model, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
 
-    def _checkpoint(self, ckpt_path: str) -> Path:
-        path = last_checkpoint(self.default_root_dir) if ckpt_path == "last" else Path(ckpt_path)
+    def _checkpoint(self, ckpt_path: str) -> Path | None:
+        folder = Path(self.default_root_dir)
+        path = last_checkpoint(folder) if ckpt_path == "last" else Path(ckpt_path)
+        if ckpt_path == "last" and not path.exists() and (folder / "metrics.csv").exists():
+            rank_zero_info(f"The run in {folder} stopped before its first checkpoint: it starts again")
+            return None
         check_checkpoint(path)
         return path
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tta.errors import InputError
+from tta.report.page import write_report
 from tta.report.run import Run, read_run
 
 FILES = ("config.yaml", "metrics.csv", "timing.csv", "predictions.csv", "summary.json")
@@ -50,7 +51,7 @@ def test_missing_folder_names_the_maker(tmp_path: Path) -> None:
         read_run(tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", FILES[1:])
 def test_missing_file_is_named_with_its_maker(folder: Path, name: str) -> None:
     (folder / name).unlink()
     with pytest.raises(InputError, match=rf"has no {name}: .*`tta adapt`"):
@@ -102,3 +103,9 @@ def test_domain_names_with_commas_and_newlines_survive(make_run: Callable[..., P
     run = read_run(make_run(tmp_path / "odd", domains=names, samples=128))
     assert set(run.domains) == set(names)
     assert set(run.prediction_domains) == set(names)
+
+
+def test_run_of_a_script_needs_no_configuration(folder: Path) -> None:
+    (folder / "config.yaml").unlink()
+    assert read_run(folder).config == ""
+    assert 'id="configuration"' not in write_report(folder).read_text()

@@ -1,7 +1,8 @@
 """What every adaptation method is: the contract between a method and whoever hosts it."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, Protocol
@@ -170,9 +171,10 @@ class Adapter(nn.Module, ABC):
         self._check_batch(x)
         finite = torch.isfinite(x).flatten(1).all(dim=1)
         try:
-            if bool(finite.all()):
-                return replace(self.adapt(model, x, updater), finite=finite)
-            return self._adapt_on_finite(model, x, finite, updater)
+            with _no_cast_cache():
+                if bool(finite.all()):
+                    return replace(self.adapt(model, x, updater), finite=finite)
+                return self._adapt_on_finite(model, x, finite, updater)
         except ValueError as error:
             if "more than 1 value per channel" in str(error):
                 raise InputError(
@@ -208,9 +210,21 @@ class Adapter(nn.Module, ABC):
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:  # noqa: ANN401
         for name, buffer in self.named_buffers(recurse=False):
             stored = state_dict.get(prefix + name)
-            if buffer.numel() == 0 and stored is not None and stored.shape != buffer.shape:
+            if stored is not None and stored.shape != buffer.shape and 0 in (buffer.numel(), stored.numel()):
                 setattr(self, name, torch.empty_like(stored, device=buffer.device))
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+@contextmanager
+def _no_cast_cache() -> Iterator[None]:
+    """Autocast casts weights anew at each use: its cache does not notice a step or a perturbation in between."""
+    enabled = torch.is_autocast_cache_enabled()
+    torch.set_autocast_cache_enabled(False)
+    try:
+        yield
+    finally:
+        torch.set_autocast_cache_enabled(enabled)
+        torch.clear_autocast_cache()
 
 
 def checked_logits(logits: Any) -> Tensor:  # noqa: ANN401  whatever a foreign model returns

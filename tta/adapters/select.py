@@ -30,7 +30,7 @@ class Select:
     Args:
         types: Layer types, names of :data:`LAYER_TYPES`. Layers without parameters are passed over.
         start: Share of the matching layers, in registration order, that is left out at the input side, in ``[0, 1)``.
-        stop: Share after which the rest, at the output side, is left out, in ``(0, 1]``.
+        stop: Share after which the rest, at the output side, is left out, in ``(0, 1]``; one layer always stays.
         predicate: If given, a layer must also satisfy ``predicate(name, layer)``. Applied before ``start``/``stop``.
 
     Raises:
@@ -60,9 +60,9 @@ class Select:
         """
         matching = [(name, layer) for name, layer in model.named_modules() if self._matches(name, layer)]
         first, last = int(self.start * len(matching)), int(self.stop * len(matching))
-        if chosen := matching[first:last]:
-            return chosen
-        raise InputError(f"no layer to adapt: {self} matches {len(matching)}; the model has {layer_census(model)}")
+        if matching:
+            return matching[first : max(first + 1, last)]
+        raise InputError(f"no layer to adapt: {self} matches nothing; the model has {layer_census(model)}")
 
     def freeze_rest(self, model: nn.Module) -> None:
         """Let exactly the parameters of the selected layers require gradients. Idempotent."""

@@ -14,6 +14,9 @@ class Source(Adapter):
 
     facts = Facts()
 
+    def __init__(self) -> None:
+        super().__init__()
+
     def prepare(self, model: nn.Module) -> None:
         """Freeze everything, eval mode."""
         model.eval()

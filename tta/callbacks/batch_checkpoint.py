@@ -23,7 +23,7 @@ class BatchCheckpoint(Checkpoint):
         InputError: If ``every_n_batches`` is below 1.
     """
 
-    def __init__(self, every_n_batches: int = 20) -> None:
+    def __init__(self, every_n_batches: int = 100) -> None:
         if every_n_batches < 1:
             raise InputError(f"every_n_batches={every_n_batches}: need at least 1")
         self.every_n_batches = every_n_batches

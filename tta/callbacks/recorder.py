@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
+from torch import Tensor
 
 from tta.callbacks.append_file import AppendFile, write_whole
 from tta.monitor import peak_memory_mb
@@ -57,7 +58,7 @@ class Recorder(Callback):
         """Write the rows of a batch."""
         seconds = time.perf_counter() - self._started
         domains = _domain_names(trainer)
-        self._record_predictions(trainer, outputs, batch, domains)
+        self._record_predictions(trainer, outputs["logits"], batch, outputs["source_predictions"], outputs["finite"])
         if not trainer.is_global_zero:
             return
         figures = outputs["figures"]
@@ -76,12 +77,27 @@ class Recorder(Callback):
             known = {name: value for name, value in figures.items() if not math.isnan(value)}
             logger.log_metrics({**known, "samples_per_second": speed}, step=batch_idx)
 
-    def _record_predictions(self, trainer: Trainer, outputs: Any, batch: Any, domains: list[str]) -> None:
-        confidence, prediction = outputs["logits"].float().softmax(dim=1).max(dim=1)
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Write the predictions of a frozen model."""
+        logits = outputs["logits"]
+        no_source = torch.full((len(logits),), -1)
+        self._record_predictions(trainer, logits, batch, no_source, torch.isfinite(batch["image"]).flatten(1).all(1))
+
+    def _record_predictions(
+        self, trainer: Trainer, logits: Tensor, batch: Any, source_predictions: Tensor, finite: Tensor
+    ) -> None:
+        confidence, prediction = logits.float().softmax(dim=1).max(dim=1)
         size = len(prediction)
+        domains = _domain_names(trainer)
         labels = batch.get("label", torch.full((size,), -1))
-        finite = outputs["finite"]
-        source = outputs["source_predictions"].tolist()
         columns = zip(
             range(self._position, self._position + size),
             batch["index"].tolist(),
@@ -89,8 +105,8 @@ class Recorder(Callback):
             labels.tolist(),
             prediction.tolist(),
             [f"{value:.6f}" for value in confidence.tolist()],
-            ["" if value < 0 else value for value in source],
-            [1] * size if finite is None else finite.long().tolist(),
+            ["" if value < 0 else value for value in source_predictions.tolist()],
+            finite.long().tolist(),
             strict=True,
         )
         self._file(trainer, predictions_name(trainer.global_rank, trainer.world_size), PREDICTION_COLUMNS).append(

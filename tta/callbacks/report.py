@@ -14,7 +14,9 @@ from pytorch_lightning.utilities import rank_zero_info
 
 import tta
 from tta.callbacks.append_file import write_whole
+from tta.callbacks.batch_checkpoint import last_checkpoint
 from tta.callbacks.recorder import Recorder
+from tta.errors import InputError
 from tta.modules import OnlineAdaptation
 from tta.report import figures, read_run, write_report
 
@@ -36,6 +38,19 @@ class Report(Callback):
         page = write_report(folder)
         self._log(trainer, folder, summary)
         rank_zero_info(f"Report: {page}")
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keep the figures of a frozen evaluation in ``test.json``."""
+        if trainer.is_global_zero:
+            figures_of_test = {name: float(value) for name, value in trainer.callback_metrics.items()}
+            folder = Path(trainer.default_root_dir)
+            folder.mkdir(parents=True, exist_ok=True)
+            write_whole(folder / "test.json", json.dumps(figures_of_test, indent=2) + "\n")
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Tell how to go on."""
+        if last_checkpoint(trainer.default_root_dir).exists() and not isinstance(exception, InputError):
+            rank_zero_info(f"Stopped. The same command with --ckpt_path last goes on in {trainer.default_root_dir}")
 
     def _log(self, trainer: Trainer, folder: Path, summary: dict[str, Any]) -> None:
         for logger in trainer.loggers:

@@ -31,9 +31,10 @@ class RunTracker(WandbLogger):
     ) -> None:
         os.makedirs(save_dir, exist_ok=True)
         reason = None if offline is not None else _why_offline()
-        super().__init__(
-            name=name, project=project, save_dir=save_dir, offline=bool(offline or reason is not None), **arguments
-        )
+        if offline or reason is not None:
+            # Lightning's own offline switch is an environment variable, which wandb no longer reads at this point.
+            arguments["mode"] = "offline"
+        super().__init__(name=name, project=project, save_dir=save_dir, **arguments)
         if reason is not None:
             rank_zero_info(f"wandb: offline, {reason}")
 
@@ -43,7 +44,8 @@ class RunTracker(WandbLogger):
         if self._experiment is None:
             return
         run = self._experiment
-        if run.settings.mode == "offline":
+        run.finish()
+        if run.offline:
             rank_zero_info(f"wandb: stored in {run.settings.sync_dir}; 'wandb sync {run.settings.sync_dir}' uploads it")
         else:
             rank_zero_info(f"wandb: {run.url}")

@@ -87,7 +87,8 @@ def _swap_for_one_forward(layer: _BatchNorm, batch_weight: float, accumulate: bo
         source_mean, source_variance = kept.pop()
         mixed = (layer.running_mean, layer.running_var)
         layer.running_mean, layer.running_var = source_mean, source_variance
-        if accumulate and all(bool(torch.isfinite(value).all()) for value in mixed if value is not None):
+        failed = output is None
+        if accumulate and not failed and all(bool(torch.isfinite(value).all()) for value in mixed if value is not None):
             source_mean.copy_(mixed[0])  # type: ignore[arg-type]
             source_variance.copy_(mixed[1])  # type: ignore[arg-type]
 

@@ -11,15 +11,13 @@ from torch import Tensor, nn
 
 from tta.adapters.base import Adapter, AdapterOutput, ResetScope
 from tta.errors import InputError
+from tta.modules.checks import checked_forward
 from tta.modules.updater import LightningUpdater
 from tta.modules.weights import load_weights
-from tta.monitor import CostMeter, FrozenSource, StreamMonitor, none_if_nan
+from tta.monitor import CostMeter, FrozenSource, SourceBudget, StreamMonitor, none_if_nan
 from tta.online import SourceSnapshot, source_images
 
 Batch = Mapping[str, Tensor]
-
-SOURCE_BUDGET = 1 / 12
-"""Share of the adapter's own passes that comparing with the frozen source model may cost by default."""
 
 
 class OnlineAdaptation(LightningModule):
@@ -41,7 +39,7 @@ class OnlineAdaptation(LightningModule):
             ``episodic`` before every batch.
         window: Samples that windowed figures look back over.
         source_share: Share of the samples on which the frozen source model is run for comparison, in ``(0, 1]``. By
-            default as much as costs a twelfth of the adapter's own passes.
+            default as many as cost a twentieth of the adapter's own passes.
 
     Raises:
         InputError: If weights do not fit or cannot be read, if the adapter finds nothing to adapt, or if precision
@@ -70,7 +68,7 @@ class OnlineAdaptation(LightningModule):
         self.num_classes = num_classes
         self.protocol = protocol
         self.window = window
-        self.source_share = source_share
+        self.budget = SourceBudget(source_share)
         self.updater = LightningUpdater(self)
         self.forgetting: float | None = None
         self._ready = False
@@ -89,7 +87,7 @@ class OnlineAdaptation(LightningModule):
         self.adapter.prepare(self.backbone)
         self._check_trainer(stage)
         domains = getattr(self._datamodule, "domains", ["stream"])
-        self.monitor = StreamMonitor(self.num_classes, domains, self.window, self._source_share())
+        self.monitor = StreamMonitor(self.num_classes, domains, self.window)
         self.source = SourceSnapshot(self.backbone)
         self.frozen = FrozenSource(self.backbone)
         self.cost = CostMeter(self.backbone)
@@ -112,13 +110,6 @@ class OnlineAdaptation(LightningModule):
                 raise InputError(f"{name} takes no gradient step, so processes share nothing: use --trainer.devices 1")
             if self.protocol == "per_domain":
                 raise InputError("protocol per_domain needs one process: shards cross domain boundaries at other times")
-
-    def _source_share(self) -> float:
-        if self.source_share is not None:
-            return self.source_share
-        facts = self.adapter.facts
-        passes = facts.forwards + 2 * facts.backwards
-        return 1.0 / math.ceil(1.0 / (SOURCE_BUDGET * passes)) if passes * SOURCE_BUDGET < 1.0 else 1.0
 
     def configure_optimizers(self) -> Any:  # noqa: ANN401
         """The optimiser over what the adapter trains, if it trains anything."""
@@ -161,25 +152,32 @@ class OnlineAdaptation(LightningModule):
             ``logits`` (B, K), ``source_predictions`` (B,) with ``-1`` where the source model was not run, ``finite``
             (B,) bool, and ``figures``, the step's scalars.
         """
+        if self.monitor.count("samples") == 0:
+            checked_forward(self.frozen, batch["image"][:1], self.num_classes)
         self._follow_protocol(batch["domain"])
         output = self.adapter(self.backbone, batch["image"], self.updater)
         if output.reset is not None:
             self.restore_source(output.reset)
-        rows = self.monitor.source_rows(len(output.logits))
-        source_logits = self.frozen(batch["image"][rows.to(self.device)]) if len(rows) else None
-        figures = self.monitor.update(output, batch.get("label"), batch["domain"], source_logits)
+        source_predictions = self._source_predictions(batch["image"])
+        figures = self.monitor.update(output, batch.get("label"), batch["domain"], source_predictions)
         figures |= self._host_figures()
         self.log("accuracy", figures["accuracy"], prog_bar=True, logger=False)
         self.log("collapsed", figures["collapsed"], prog_bar=True, logger=False)
-        source_predictions = torch.full((len(output.logits),), -1)
-        if source_logits is not None:
-            source_predictions[rows] = source_logits.argmax(dim=1).cpu()
         return {
             "logits": output.logits,
             "source_predictions": source_predictions,
             "finite": output.finite,
             "figures": figures,
         }
+
+    def _source_predictions(self, images: Tensor) -> Tensor:
+        predictions = torch.full((len(images),), -1)
+        passes = self.cost.forwards + 2 * self.cost.backwards
+        samples = self.monitor.count("samples") + len(images)
+        rows = self.budget.rows(len(images), samples, passes, self.monitor.count("compared"))
+        if len(rows):
+            predictions[rows] = self.frozen(images[rows.to(self.device)]).argmax(dim=1).cpu()
+        return predictions
 
     def _follow_protocol(self, domains: Tensor) -> None:
         if self.protocol == "episodic":
@@ -209,6 +207,13 @@ class OnlineAdaptation(LightningModule):
             "backwards": self.cost.backwards,
         }
 
+    def on_train_epoch_end(self) -> None:
+        """Add up what the processes counted."""
+        if self.trainer.world_size > 1:
+            for total in self.monitor.totals():
+                summed = self.trainer.strategy.reduce(total.to(self.device), reduce_op="sum")
+                total.copy_(torch.as_tensor(summed).to(total.device))
+
     # ---- frozen evaluation --------------------------------------------------------------------------------------
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -237,7 +242,7 @@ class OnlineAdaptation(LightningModule):
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Evaluate without adapting."""
-        output = AdapterOutput(self.adapter.predict(self.backbone, batch["image"]))
+        output = AdapterOutput(checked_forward(self._predict, batch["image"], self.num_classes))
         self._evaluation[0].update(output, batch.get("label"), batch.get("domain"))
 
     def on_test_epoch_end(self) -> None:
@@ -249,7 +254,10 @@ class OnlineAdaptation(LightningModule):
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Logits of a batch, without adapting."""
-        return {"logits": self.adapter.predict(self.backbone, batch["image"])}
+        return {"logits": checked_forward(self._predict, batch["image"], self.num_classes)}
+
+    def _predict(self, images: Tensor) -> Tensor:
+        return self.adapter.predict(self.backbone, images)
 
     def _uncounted(self) -> "_Uncounted":
         return _Uncounted(self.cost)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
 
 from tta.errors import InputError
+from tta.modules.checks import checked_forward
 from tta.modules.weights import load_weights
 
 
@@ -54,13 +55,7 @@ class SourceTraining(LightningModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits, shape ``(B, K)``."""
-        logits: Tensor = self.backbone(x)
-        if logits.dim() != 2 or logits.shape[1] != self.num_classes:
-            raise InputError(
-                f"the backbone gives an output of shape {tuple(logits.shape)} and the data has {self.num_classes} "
-                "classes: set the backbone's class count"
-            )
-        return logits
+        return checked_forward(self.backbone, x, self.num_classes)
 
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
         """Cross entropy of a batch of ``image`` (B, C, H, W) and ``label`` (B,) int64."""

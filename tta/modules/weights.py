@@ -33,7 +33,8 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
             "that 'tta fit' writes"
         )
     stored = _read(path)
-    own = model.state_dict()
+    # Counters of batches, which no prediction depends on, are missing in older files.
+    own = [key for key in model.state_dict() if not key.endswith("num_batches_tracked")]
     for inner in ("", "network."):
         names = {key: key.removeprefix(inner) for key in own}
         for prefix in WRAPPERS:
@@ -67,10 +68,12 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _load(model: nn.Module, values: dict[str, Tensor], path: Path) -> None:
-    for key, tensor in model.state_dict().items():
+    own = model.state_dict()
+    for key in values:
+        tensor = own[key]
         if values[key].shape != tensor.shape:
             raise InputError(
                 f"{path} does not fit {type(model).__name__}: {key!r} has shape {tuple(values[key].shape)} in the file "
                 f"and {tuple(tensor.shape)} in the model; check the class count and the architecture"
             )
-    model.load_state_dict(values)
+    model.load_state_dict({**own, **values})

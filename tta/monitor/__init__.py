@@ -1,5 +1,6 @@
 """Stability and collapse of an adapting model: measured, without Lightning."""
 
+from tta.monitor.budget import SourceBudget
 from tta.monitor.calibration import StreamCalibration
 from tta.monitor.collapse import Verdict, compare
 from tta.monitor.cost import CostMeter, peak_memory_mb
@@ -11,6 +12,7 @@ __all__ = (
     "CostMeter",
     "FrozenSource",
     "SampleWindow",
+    "SourceBudget",
     "StreamCalibration",
     "StreamMonitor",
     "Verdict",

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tta.adapters.base import AdapterOutput
@@ -25,8 +26,6 @@ class StreamMonitor(nn.Module):
         num_classes: Number of classes ``C``.
         domains: Names of the stream's domains.
         window: Samples that windowed figures look back over.
-        source_share: Share of the samples on which the frozen source model is run too, in ``(0, 1]``; every
-            ``round(1/share)``-th sample.
 
     Raises:
         InputError: For an argument out of range.
@@ -38,17 +37,14 @@ class StreamMonitor(nn.Module):
     first_flag: Tensor
     flag_steps: Tensor
 
-    def __init__(
-        self, num_classes: int, domains: Sequence[str] = ("stream",), window: int = 500, source_share: float = 1.0
-    ) -> None:
+    def __init__(self, num_classes: int, domains: Sequence[str] = ("stream",), window: int = 500) -> None:
         super().__init__()
         if num_classes < 2:
             raise InputError(f"num_classes={num_classes}: need at least 2")
-        if window < 1 or not 0.0 < source_share <= 1.0:
-            raise InputError(f"window={window}, source_share={source_share}: need window >= 1, 0 < source_share <= 1")
+        if window < 1:
+            raise InputError(f"window={window}: need at least 1 sample")
         self.num_classes = num_classes
         self.domains = list(domains)
-        self.source_stride = round(1.0 / source_share)
         self.window = SampleWindow(window, num_classes)
         self.calibration = StreamCalibration()
         self.register_buffer("counts", torch.zeros(len(COUNTS), dtype=torch.int64))
@@ -61,17 +57,16 @@ class StreamMonitor(nn.Module):
         """One of the running counts, by its name in ``COUNTS``."""
         return int(self.counts[COUNTS.index(name)])
 
-    def source_rows(self, batch_size: int) -> Tensor:
-        """Rows of the coming batch on which the source model is to be run, int64, possibly none."""
-        offset = -self.count("samples") % self.source_stride
-        return torch.arange(offset, batch_size, self.source_stride)
+    def totals(self) -> list[Tensor]:
+        """The running sums, which processes that share a stream add up."""
+        return [self.counts, self.nll_sum, self.domain_counts, *self.calibration.buffers()]
 
     def update(
         self,
         output: AdapterOutput,
         labels: Tensor | None = None,
         domains: Tensor | None = None,
-        source_logits: Tensor | None = None,
+        source_predictions: Tensor | None = None,
     ) -> dict[str, float]:
         """Take in one batch.
 
@@ -79,13 +74,13 @@ class StreamMonitor(nn.Module):
             output: What the adapter gave back for it.
             labels: True classes, shape ``(B,)``, int64, ``-1`` where unknown.
             domains: Domain of each sample, shape ``(B,)``, int64.
-            source_logits: The frozen source model's logits for :meth:`source_rows`, shape ``(R, C)``.
+            source_predictions: The frozen source model's classes, shape ``(B,)``, int64, ``-1`` where it was not run.
 
         Returns:
             Figures of this step, NaN where unknown; see the documentation for their meaning.
 
         Raises:
-            InputError: If the model has another number of classes than the stream.
+            InputError: If the model has another number of classes than the stream, or a domain is not of the stream.
         """
         logits = output.logits.cpu()
         size = len(logits)
@@ -94,10 +89,10 @@ class StreamMonitor(nn.Module):
         labels = torch.full((size,), -1) if labels is None else labels.cpu()
         if bool((labels >= self.num_classes).any()):
             raise InputError(f"label {int(labels.max())} in a stream of {self.num_classes} classes")
+        if domains is not None and bool((domains >= len(self.domains)).any()):
+            raise InputError(f"domain {int(domains.max())} in a stream whose domains are {', '.join(self.domains)}")
         probabilities = logits.softmax(dim=1)
-        source = torch.full((size,), -1)
-        if source_logits is not None:
-            source[self.source_rows(size)] = source_logits.cpu().argmax(dim=1)
+        source = torch.full((size,), -1) if source_predictions is None else source_predictions.cpu()
         self._count(output, probabilities, labels, domains, source)
         self.window.append(probabilities, labels, source)
         return {**self._cumulative(), **self._batch(output, probabilities), **self._windowed()}
@@ -114,12 +109,13 @@ class StreamMonitor(nn.Module):
         columns = torch.stack(
             [torch.ones_like(known), known, correct & known, paired, correct & paired, (source == labels) & paired], 1
         ).long()
-        self.counts += torch.cat([columns.sum(dim=0), torch.tensor([1, reset, flagged])])
+        compared = int((source >= 0).sum())
+        self.counts += torch.cat([columns.sum(dim=0), torch.tensor([1, reset, flagged, compared])])
         domains = torch.zeros_like(labels) if domains is None else domains.cpu()
         self.domain_counts.index_add_(0, domains, columns[:, 1:])
         self.calibration.update(confidence[known], correct[known])
-        chosen = probabilities[known].gather(1, labels[known].unsqueeze(1))
-        self.nll_sum -= chosen.clamp_min(torch.finfo(torch.float32).tiny).log().double().sum()
+        logits = output.logits.cpu()[known].double()
+        self.nll_sum += F.cross_entropy(logits, labels[known], reduction="sum")
 
     def _cumulative(self) -> dict[str, float]:
         labelled = self.count("labelled")
@@ -210,7 +206,7 @@ class StreamMonitor(nn.Module):
 
 
 DOMAIN_COUNTS = ("labelled", "correct", "paired", "paired_correct", "source_correct")
-COUNTS = ("samples", *DOMAIN_COUNTS, "batches", "resets", "flagged")
+COUNTS = ("samples", *DOMAIN_COUNTS, "batches", "resets", "flagged", "compared")
 
 
 def _ratio(part: float, whole: float) -> float:

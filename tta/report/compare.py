@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from rich import box
+from rich.console import Group as RenderGroup
 from rich.table import Table
 from rich.text import Text
 
@@ -30,6 +32,7 @@ COLUMNS = (
     "Backwards per sample",
     "Samples per second",
 )
+TERMINAL_COLUMNS = ("Adapter", "Acc.", "vs source", "ECE", "Collapse", "Resets", "Forw.", "Backw.", "Samples/s")
 DISTINCTIONS: tuple[Callable[[Run], str], ...] = (
     lambda run: f"seed {run.text('seed')}",
     lambda run: run.text("protocol"),
@@ -70,16 +73,19 @@ def comparison_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
     return [_row(run, label) for group in group_runs(runs) for run, label in zip(group.runs, group.labels, strict=True)]
 
 
-def comparison_table(runs: Sequence[Run]) -> Table:
-    """The comparison for a terminal: a section per stream and order, one line per run."""
-    table = Table(title="Adapters compared", title_justify="left")
-    table.add_column("Stream, order")
-    for name in COLUMNS:
-        table.add_column(name, justify="left" if name in ("Adapter", "Collapse") else "right")
-    for group in group_runs(runs):
-        for run, label in zip(group.runs, group.labels, strict=True):
-            table.add_row(*(Text(cell) for cell in (group.title, *(text for text, _ in _cells(_row(run, label))))))
-        table.add_section()
+def comparison_table(runs: Sequence[Run]) -> RenderGroup:
+    """The comparison for a terminal of 80 columns: a table per stream and order, one line per run."""
+    return RenderGroup(*(_terminal_table(group) for group in group_runs(runs)))
+
+
+def _terminal_table(group: Group) -> Table:
+    table = Table(
+        title=Text(group.title, style="bold"), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
+    )
+    for name, title in zip(COLUMNS, TERMINAL_COLUMNS, strict=True):
+        table.add_column(title, justify="left" if name in ("Adapter", "Collapse") else "right")
+    for run, label in zip(group.runs, group.labels, strict=True):
+        table.add_row(*(Text(text) for text, _ in _cells(_row(run, label))))
     return table
 
 

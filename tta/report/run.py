@@ -83,8 +83,8 @@ def read_run(path: str | Path) -> Run:
     """Read a run folder.
 
     Args:
-        path: A folder that `tta adapt` wrote: `config.yaml`, `metrics.csv`, `timing.csv`, `predictions.csv` and
-            `summary.json`.
+        path: A folder that `tta adapt` wrote: `metrics.csv`, `timing.csv`, `predictions.csv`, `summary.json` and,
+            unless a script ran the trainer, `config.yaml`.
 
     Raises:
         InputError: The folder or one of its files is missing or cannot be read, a column is missing, a cell is not
@@ -101,7 +101,7 @@ def read_run(path: str | Path) -> Run:
     return Run(
         path=folder,
         summary=_read_summary(folder / "summary.json"),
-        config=_read_text(folder / "config.yaml"),
+        config=_read_text(folder / "config.yaml") if (folder / "config.yaml").exists() else "",
         metrics=metrics,
         domains=domains,
         predictions=predictions,

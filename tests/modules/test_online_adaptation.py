@@ -1,0 +1,284 @@
+"""The Lightning host of the online loop."""
+
+import copy
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+import tta
+from tta.adapters import Adapter, AdapterOutput, Updater
+from tta.callbacks import Recorder
+from tta.errors import InputError
+from tta.monitor import StreamMonitor
+from tta.online import OnlineModel
+
+Make = Callable[..., Any]
+
+
+def test_host_equals_the_plain_loop(
+    adapter_name: str, make_stream: Make, make_host: Make, make_trainer: Make, collect: Make
+) -> None:
+    host, stream, collected = make_host(adapter_name), make_stream(), collect()
+    model, adapter = copy.deepcopy(host.backbone), copy.deepcopy(host.adapter)
+    make_trainer("run", collected).adapt(host, stream)
+    plain = OnlineModel(model, adapter, host.optimizer_factory, source=stream.source_dataloader())
+    expected = [plain(batch["image"]) for batch in stream.train_dataloader()]
+    assert len(expected) == len(collected.logits) == 6
+    assert all(torch.equal(a, b) for a, b in zip(expected, collected.logits, strict=True))
+    states = zip(plain.model.state_dict().values(), host.backbone.state_dict().values(), strict=True)
+    assert all(torch.equal(a, b) for a, b in states)
+
+
+@pytest.mark.parametrize("stop_after", [1, 2, 3, 5])
+def test_resumed_equals_uninterrupted(
+    adapter_name: str, stop_after: int, make_stream: Make, make_host: Make, make_trainer: Make, collect: Make
+) -> None:
+    whole, tail = collect(), collect()
+    make_trainer("whole", whole).adapt(make_host(adapter_name), make_stream())
+    with pytest.raises(InterruptedError):
+        make_trainer("cut", Recorder(), collect(stop_after)).adapt(make_host(adapter_name), make_stream())
+    trainer = make_trainer("cut", tail)
+    # The first checkpoint comes at the end of the second batch: a run that stopped before it starts again.
+    resumed = make_host(adapter_name, seed=0 if stop_after <= 2 else 1)
+    trainer.adapt(resumed, make_stream(), ckpt_path="last")
+    assert all(torch.equal(a, b) for a, b in zip(whole.logits[-len(tail.logits) :], tail.logits, strict=True))
+    assert _records(trainer) == _records_of(Path(trainer.default_root_dir).parent / "whole")
+
+
+def _records(trainer: Any) -> dict[str, Any]:
+    return _records_of(Path(trainer.default_root_dir))
+
+
+def _records_of(folder: Path) -> dict[str, Any]:
+    summary = json.loads((folder / "summary.json").read_text())
+    for clock in ("seconds", "samples_per_second", "peak_memory_mb"):
+        del summary["cost"][clock]
+    checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    state = {name: tensor.nan_to_num().tolist() for name, tensor in checkpoint["state_dict"].items()}
+    files = {name: (folder / name).read_text() for name in ("metrics.csv", "predictions.csv")}
+    return {"summary": summary, "state": state, **files}
+
+
+def test_labels_never_reach_the_adapter(make_stream: Make, make_host: Make, make_trainer: Make, collect: Make) -> None:
+    known, unknown = collect(), collect()
+    make_trainer("known", known).adapt(make_host(), make_stream())
+    host = make_host()
+    original = host.training_step
+
+    def without_labels(batch: dict[str, Tensor], batch_idx: int) -> Any:
+        return original({**batch, "label": torch.full_like(batch["label"], -1)}, batch_idx)
+
+    host.training_step = without_labels
+    make_trainer("unknown", unknown).adapt(host, make_stream())
+    assert torch.equal(torch.cat(known.logits), torch.cat(unknown.logits))
+    assert host.summary()["accuracy"] is None
+
+
+def test_per_domain_protocol_starts_afresh_at_each_domain(
+    make_stream: Make, make_host: Make, make_trainer: Make, collect: Make
+) -> None:
+    both, second = collect(), collect()
+    make_trainer("both", both).adapt(make_host(protocol="per_domain"), make_stream())
+    host = make_host()
+    stream = make_stream()
+    stream.setup("fit")
+    trainer = make_trainer("second", second)
+    batches = [batch for batch in stream.train_dataloader() if int(batch["domain"][0]) == 1]
+    for batch in batches:
+        batch["domain"].zero_()
+    loader = DataLoader(batches, batch_size=None)  # type: ignore[arg-type]
+    trainer.fit(host, train_dataloaders=loader)
+    assert all(torch.equal(a, b) for a, b in zip(both.logits[3:], second.logits, strict=True))
+
+
+def test_per_domain_protocol_refuses_mixed_batches(make_stream: Make, make_host: Make, make_trainer: Make) -> None:
+    with pytest.raises(InputError, match="one domain per batch"):
+        make_trainer().adapt(make_host(protocol="per_domain"), make_stream(order="mixed"))
+
+
+def test_episodic_protocol_treats_each_batch_as_the_first(
+    make_stream: Make, make_host: Make, make_trainer: Make, collect: Make
+) -> None:
+    episodic, stream = collect(), make_stream()
+    host = make_host(protocol="episodic")
+    source = copy.deepcopy(host.backbone)
+    make_trainer("run", episodic).adapt(host, stream)
+    for batch, logits in zip(stream.train_dataloader(), episodic.logits, strict=True):
+        fresh = tta.online(copy.deepcopy(source), copy.deepcopy(host.adapter), lr=0.05)
+        assert torch.equal(fresh(batch["image"]), logits)
+
+
+@pytest.mark.parametrize("stage", ["test", "predict"])
+def test_frozen_evaluation_changes_nothing(
+    stage: str, adapter_name: str, make_stream: Make, make_host: Make, make_trainer: Make
+) -> None:
+    host = make_host(adapter_name)
+    before = copy.deepcopy(host.backbone.state_dict())
+    trainer = make_trainer()
+    getattr(trainer, stage)(host, datamodule=make_stream())
+    after = host.backbone.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    folder = Path(trainer.default_root_dir)
+    if stage == "test":
+        assert 0.0 <= json.loads((folder / "test.json").read_text())["test/accuracy"] <= 1.0
+    else:
+        assert len(list(csv.DictReader((folder / "predictions.csv").open()))) == 80
+
+
+def test_source_adapter_evaluates_like_the_plain_model(make_stream: Make, make_host: Make, make_trainer: Make) -> None:
+    host, stream = make_host("source"), make_stream()
+    make_trainer().test(host, datamodule=stream, verbose=False)
+    model = host.backbone.eval()
+    right = [(model(b["image"]).argmax(1) == b["label"]) for b in stream.train_dataloader()]
+    assert host.trainer.callback_metrics["test/accuracy"] == pytest.approx(float(torch.cat(right).float().mean()))
+
+
+class _NaNGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        return gradient * torch.nan
+
+
+class _Poisoned(nn.Module):
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _NaNGradient.apply(self.network(x))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("name", ["tent", "eata", "sar"])
+def test_non_finite_gradients_are_skipped_and_counted(
+    name: str, make_stream: Make, make_host: Make, make_trainer: Make
+) -> None:
+    host = make_host(name)
+    host.backbone = _Poisoned(host.backbone)
+    before = copy.deepcopy(host.backbone.state_dict())
+    if name == "eata":
+        host.adapter = type(host.adapter)(margin=0.99, redundancy=0.9, fisher_alpha=0.0)
+    make_trainer().adapt(host, make_stream())
+    assert all(torch.equal(before[key], value) for key, value in host.backbone.state_dict().items())
+    assert host.summary()["skipped_steps"] > 0
+
+
+def test_half_precision_with_a_scaler_is_refused(make_stream: Make, make_host: Make, make_trainer: Make) -> None:
+    trainer = make_trainer()
+    trainer.strategy.precision_plugin = type("Plugin", (), {"precision": "16-mixed"})()
+    host = make_host()
+    host._trainer = trainer
+    with pytest.raises(InputError, match="bf16-mixed or 32-true"):
+        host._check_trainer("fit")
+
+
+def test_bf16_is_close_to_full_precision(make_stream: Make, make_host: Make, make_trainer: Make, collect: Make) -> None:
+    full, half = collect(), collect()
+    make_trainer("full", full).adapt(make_host(lr=1e-3), make_stream())
+    make_trainer("half", half, precision="bf16-mixed").adapt(make_host(lr=1e-3), make_stream())
+    difference = (torch.cat(full.logits) - torch.cat(half.logits)).abs().max()
+    assert 0 < difference < 0.15 * torch.cat(full.logits).std() + 0.05
+
+
+def test_checkpoint_of_another_adapter_is_refused(make_stream: Make, make_host: Make, make_trainer: Make) -> None:
+    trainer = make_trainer()
+    trainer.adapt(make_host("tent"), make_stream())
+    with pytest.raises(InputError, match=r"made by adapter Tent, this run uses adapter SAR"):
+        make_trainer().adapt(make_host("sar"), make_stream(), ckpt_path="last")
+
+
+def test_missing_and_spoilt_checkpoints_are_refused(
+    make_stream: Make, make_host: Make, make_trainer: Make, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="no checkpoint at"):
+        make_trainer().adapt(make_host(), make_stream(), ckpt_path="last")
+    spoilt = tmp_path / "spoilt.ckpt"
+    spoilt.write_bytes(b"PK\x03\x04 not a checkpoint")
+    with pytest.raises(InputError, match="cannot read checkpoint") as caught:
+        make_trainer().adapt(make_host(), make_stream(), ckpt_path=str(spoilt))
+    assert "\n" not in str(caught.value)
+
+
+def test_wrong_images_and_classes_are_told_before_anything_is_learnt(
+    make_stream: Make, make_host: Make, make_trainer: Make
+) -> None:
+    host = make_host(num_classes=7)
+    with pytest.raises(InputError, match=r"output of shape \(1, 10\) and the data has 7 classes"):
+        make_trainer().adapt(host, make_stream())
+
+    class OneChannel(nn.Sequential):
+        pass
+
+    torch.manual_seed(0)
+    grey = OneChannel(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.LazyLinear(10))
+    grey(torch.rand(2, 1, 32, 32))
+    with pytest.raises(InputError, match=r"cannot take images of shape \(3, 32, 32\)"):
+        make_trainer("other").adapt(make_host(backbone=grey), make_stream())
+
+
+class _Confident(Adapter):
+    """Predicts one class whatever comes."""
+
+    def prepare(self, model: nn.Module) -> None:
+        model.eval().requires_grad_(False)
+
+    def adapt(self, model: nn.Module, x: Tensor, updater: Updater) -> AdapterOutput:
+        logits = torch.zeros(len(x), 10)
+        logits[:, 3] = 9.0
+        return AdapterOutput(logits)
+
+
+def test_collapse_is_flagged_in_summary_and_records(make_stream: Make, make_host: Make, make_trainer: Make) -> None:
+    torch.manual_seed(0)
+    backbone = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 10))
+    host = make_host(_Confident(), backbone=backbone, source_share=1.0)
+    trainer = make_trainer()
+    trainer.adapt(host, make_stream(domains=["clean"], samples_per_domain=200))
+    spread = host.monitor.window.rows()[2].bincount(minlength=10)
+    assert (spread > 0).sum() > 3, "the source model must not be constant itself"
+    summary = json.loads((Path(trainer.default_root_dir) / "summary.json").read_text())
+    assert summary["collapse"]["collapsed"]
+    assert summary["collapse"]["collapsed_at"] <= 80
+
+
+@pytest.mark.parametrize("name", ["bnstats", "tent", "sar"])
+def test_comparing_with_the_source_costs_a_twentieth(
+    name: str, make_stream: Make, make_host: Make, make_trainer: Make
+) -> None:
+    host = make_host(name)
+    make_trainer().adapt(host, make_stream(samples_per_domain=320))
+    spent = host.cost.forwards + 2 * host.cost.backwards
+    assert 0.05 * spent - 16 <= host.monitor.count("compared") <= 0.05 * spent
+
+
+def test_comparing_on_a_given_share_of_the_samples(make_stream: Make, make_host: Make, make_trainer: Make) -> None:
+    host = make_host("tent", source_share=0.5)
+    make_trainer().adapt(host, make_stream())
+    assert host.monitor.count("compared") == 40
+
+
+def test_cost_is_measured_and_validation_is_not_charged(make_stream: Make, make_host: Make, make_trainer: Make) -> None:
+    host = make_host("tent")
+    make_trainer().adapt(host, make_stream())
+    assert (host.cost.forwards, host.cost.backwards) == (80, 80)
+    assert host.summary()["forgetting"] is not None
+
+
+def test_monitor_state_is_in_the_checkpoint(make_stream: Make, make_host: Make, make_trainer: Make) -> None:
+    trainer, host = make_trainer(), make_host()
+    trainer.adapt(host, make_stream())
+    path = Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"
+    stored = torch.load(path, weights_only=True)["state_dict"]
+    fresh = StreamMonitor(10, host.monitor.domains, host.window)
+    fresh.load_state_dict({k.removeprefix("monitor."): v for k, v in stored.items() if k.startswith("monitor.")})
+    assert fresh.count("samples") == 80

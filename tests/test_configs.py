@@ -1,0 +1,90 @@
+"""Every shipped configuration part is small, and every stream runs with every adapter."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tta.cli import main
+
+ROOT = Path(__file__).parent.parent
+CONFIGS = ROOT / "configs"
+ADAPTERS = sorted(file.stem for file in (CONFIGS / "adapter").glob("*.yaml"))
+STREAMS = sorted(file.stem for file in (CONFIGS / "data").glob("digits*.yaml") if "source" not in file.stem)
+MODELS = sorted(file.stem for file in (CONFIGS / "model").glob("digits*.yaml"))
+
+
+def adapt(adapter: str, stream: str, model: str, folder: Path) -> int:
+    files = (f"data/{stream}", f"model/{model}", f"adapter/{adapter}", "trainer/cpu")
+    parts = [word for file in files for word in ("--config", f"configs/{file}.yaml")]
+    small = ("--data.samples_per_domain", "12", "--data.domains", "[contrast, invert]", "--data.source_samples", "32")
+    quiet = ("--trainer.enable_progress_bar", "false", "--trainer.limit_val_batches", "1")
+    return main(["adapt", *parts, *small, *quiet, "--trainer.default_root_dir", str(folder)])
+
+
+@pytest.fixture(autouse=True)
+def in_project(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+
+
+@pytest.mark.parametrize("file", sorted(CONFIGS.rglob("*.yaml")), ids=lambda file: str(file.relative_to(CONFIGS)))
+def test_parts_are_small_and_explained(file: Path) -> None:
+    text = file.read_text()
+    assert len(text.splitlines()) <= 20
+    assert isinstance(yaml.safe_load(text), dict)
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS)
+@pytest.mark.parametrize("stream", [stream for stream in STREAMS if stream != "digits_batch_size_one"])
+def test_every_adapter_runs_on_every_stream(adapter: str, stream: str, tmp_path: Path) -> None:
+    assert adapt(adapter, stream, "digits_resnet", tmp_path / "run") == 0
+    assert (tmp_path / "run" / "report.html").is_file()
+
+
+@pytest.mark.parametrize("adapter", [adapter for adapter in ADAPTERS if adapter != "bnstats"])
+def test_batch_size_one_runs_without_batch_statistics(adapter: str, tmp_path: Path) -> None:
+    assert adapt(adapter, "digits_batch_size_one", "digits_vit", tmp_path / "run") == 0
+
+
+def test_batch_size_one_is_refused_where_statistics_need_more(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert adapt("tent", "digits_batch_size_one", "digits_resnet", tmp_path / "run") == 2
+    assert "a batch of 1 leaves one value per channel" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_source_training_runs(model: str, tmp_path: Path) -> None:
+    parts = ("--config", "configs/data/digits_source.yaml", "--config", f"configs/model/{model}.yaml")
+    limits = ("--trainer.max_epochs", "1", "--trainer.limit_train_batches", "2", "--trainer.limit_val_batches", "1")
+    quiet = ("--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false")
+    assert main(["fit", *parts, *limits, *quiet, "--trainer.default_root_dir", str(tmp_path)]) == 0
+    assert (tmp_path / "weights.safetensors").is_file()
+
+
+def test_tracking_works_without_key_or_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("WANDB_API_KEY", "WANDB_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    parts = ("data/digits", "model/digits_resnet", "adapter/tent", "trainer/cpu", "trainer/wandb")
+    files = [word for part in parts for word in ("--config", f"configs/{part}.yaml")]
+    small = (
+        "--data.samples_per_domain",
+        "12",
+        "--data.domains",
+        "[contrast]",
+        "--trainer.enable_progress_bar",
+        "false",
+    )
+    own = ("--trainer.logger.save_dir", str(tmp_path / "tracking"), "--trainer.default_root_dir", str(tmp_path / "run"))
+    assert main(["adapt", *files, *small, *own]) == 0
+    said = capfd.readouterr().err
+    assert "wandb: offline, no API key" in said
+    stored = list((tmp_path / "tracking" / "wandb").glob("offline-run-*"))
+    assert len(stored) == 1
+    assert f"wandb: stored in {stored[0]}" in said
+    assert list(stored[0].rglob("*.png")), "figures are logged"
+    assert list(stored[0].rglob("*.table.json")), "the summary table is logged"
