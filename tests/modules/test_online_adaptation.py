@@ -252,13 +252,13 @@ def test_collapse_is_flagged_in_summary_and_records(make_stream: Make, make_host
 
 
 @pytest.mark.parametrize("name", ["bnstats", "tent", "sar"])
-def test_comparing_with_the_source_costs_a_twentieth(
+def test_comparing_with_the_source_costs_a_thirtieth(
     name: str, make_stream: Make, make_host: Make, make_trainer: Make
 ) -> None:
     host = make_host(name)
     make_trainer().adapt(host, make_stream(samples_per_domain=320))
-    spent = host.cost.forwards + 2 * host.cost.backwards
-    assert 0.05 * spent - 16 <= host.monitor.count("compared") <= 0.05 * spent
+    spent = host.cost.forwards + host.cost.backwards
+    assert spent / 30 - 16 <= host.monitor.count("compared") <= spent / 30
 
 
 def test_comparing_on_a_given_share_of_the_samples(make_stream: Make, make_host: Make, make_trainer: Make) -> None:

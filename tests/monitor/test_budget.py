@@ -34,7 +34,7 @@ def test_share_is_kept_over_ragged_batches_and_never_exceeded(sizes, share):
 
 
 @given(batches, st.sampled_from([1, 3, 6]))
-def test_by_default_a_twentieth_of_the_passes(sizes, passes):
+def test_by_default_a_thirtieth_of_the_passes(sizes, passes):
     for allowed, compared in spend(SourceBudget(), sizes, passes):
         assert compared <= allowed + 1e-6
         assert allowed - compared < SMALLEST_RUN + 1
@@ -56,8 +56,8 @@ def test_single_samples_are_run_as_they_come_due():
 
 
 def test_few_rows_wait_for_each_other_and_are_spread_over_the_batch():
-    assert len(SourceBudget(0.1).rows(150, 150, 150, 0)) == 0
-    assert SourceBudget(0.1).rows(160, 160, 160, 0).tolist() == list(range(0, 160, 10))
+    assert len(SourceBudget(0.1).rows(310, 310, 310, 0)) == 0
+    assert SourceBudget(0.1).rows(320, 320, 320, 0).tolist() == list(range(0, 320, 10))
 
 
 @pytest.mark.parametrize("share", [0.0, -0.5, 1.5])

@@ -39,7 +39,7 @@ class OnlineAdaptation(LightningModule):
             ``episodic`` before every batch.
         window: Samples that windowed figures look back over.
         source_share: Share of the samples on which the frozen source model is run for comparison, in ``(0, 1]``. By
-            default as many as cost a twentieth of the adapter's own passes.
+            default a thirtieth of the passes that the adapter spends.
 
     Raises:
         InputError: If weights do not fit or cannot be read, if the adapter finds nothing to adapt, or if precision
@@ -172,7 +172,7 @@ class OnlineAdaptation(LightningModule):
 
     def _source_predictions(self, images: Tensor) -> Tensor:
         predictions = torch.full((len(images),), -1)
-        passes = self.cost.forwards + 2 * self.cost.backwards
+        passes = self.cost.forwards + self.cost.backwards
         samples = self.monitor.count("samples") + len(images)
         rows = self.budget.rows(len(images), samples, passes, self.monitor.count("compared"))
         if len(rows):

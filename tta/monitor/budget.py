@@ -5,10 +5,10 @@ from torch import Tensor
 
 from tta.errors import InputError
 
-DEFAULT_BUDGET = 0.05
+DEFAULT_BUDGET = 1 / 30
 """Share of the adapter's own passes that the comparison may cost by default."""
 
-SMALLEST_RUN = 16
+SMALLEST_RUN = 32
 """Samples that wait for each other, since a forward pass of a few costs nearly as much."""
 
 
@@ -18,8 +18,8 @@ class SourceBudget:
     Depends on counts alone, not on the clock, so a resumed run decides as an uninterrupted one.
 
     Args:
-        share: Share of all samples, in ``(0, 1]``; ``None`` for as many as cost a twentieth of the adapter's own
-            passes, a backward pass counting as two forward passes.
+        share: Share of all samples, in ``(0, 1]``; ``None`` for a thirtieth of the passes that the adapter spends:
+            forwards, and backwards, which cost about as much where only normalisation layers learn.
 
     Raises:
         InputError: If ``share`` is out of range.
@@ -36,7 +36,7 @@ class SourceBudget:
         Args:
             batch_size: Samples in the batch.
             samples: Samples so far, the batch included.
-            passes: Forward passes that the adapter has spent so far, per sample, backward passes counting as two.
+            passes: Samples that the adapter has sent forward so far, plus those it has sent backward.
             compared: Samples that the source model was run on so far.
 
         Returns:
