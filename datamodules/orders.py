@@ -4,6 +4,7 @@ Two protocols need no order of their own. *Per-domain reset* is the continual or
 whenever the ``domain`` of the batches changes; *batch size one* is any order with ``batch_size=1``.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -164,11 +165,13 @@ def make_order(name: str, labels: Ints, num_domains: int, seed: int, gamma: floa
 
 
 def batches(order: Order, batch_size: int, by_domain: bool) -> list[Batch]:
-    """Cut an order into consecutive batches; ragged ones are kept.
+    """Cut an order into consecutive batches; ragged ones are kept, but no sample is left alone.
+
+    A last batch of one sample, of which batch statistics cannot be taken, joins the batch before it.
 
     Args:
         order: The stream, ``N`` pairs.
-        batch_size: Largest batch, at least 1.
+        batch_size: Samples per batch, at least 1; a batch that takes in a lone last sample has one more.
         by_domain: Also cut wherever the domain changes, as published protocols do, so that a batch has one domain.
 
     Returns:
@@ -178,11 +181,15 @@ def batches(order: Order, batch_size: int, by_domain: bool) -> list[Batch]:
     changes = (np.flatnonzero(np.diff(order.domain)) + 1).tolist() if by_domain else []
     starts = [0, *changes]
     stops = [*changes, len(pairs)]
-    return [
-        pairs[first : min(first + batch_size, stop)]
-        for start, stop in zip(starts, stops, strict=True)
-        for first in range(start, stop, batch_size)
-    ]
+    cuts = (_cut(start, stop, batch_size) for start, stop in zip(starts, stops, strict=True))
+    return [pairs[first:last] for bounds in cuts for first, last in itertools.pairwise(bounds)]
+
+
+def _cut(start: int, stop: int, size: int) -> list[int]:
+    bounds = [*range(start, stop, size), stop]
+    if size > 1 and len(bounds) > 2 and bounds[-1] - bounds[-2] == 1:
+        del bounds[-2]
+    return bounds
 
 
 def shard(stream: Sequence[Batch], rank: int, world_size: int) -> list[Batch]:

@@ -8,7 +8,7 @@ import timm
 from torch import Tensor, nn
 
 from models.normalize import Normalize
-from tta.errors import InputError
+from tta.errors import InputError, first_line
 
 
 class TimmClassifier(nn.Module):
@@ -46,9 +46,8 @@ class TimmClassifier(nn.Module):
         except (OSError, RuntimeError) as error:
             if not pretrained:
                 raise
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise InputError(
-                f"cannot load timm's weights of {name!r} ({reason}): give pretrained=false and a local file "
+                f"cannot load timm's weights of {name!r} ({first_line(error)}): give pretrained=false and a local file "
                 "as --model.weights"
             ) from error
         own: dict[str, Any] = self.network.pretrained_cfg  # type: ignore[assignment]

@@ -57,14 +57,24 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     try:
         _run(words[0], words[1:])
-    except ValueError as error:
-        # jsonargparse hides an InputError of a class inside one of its own where the class is optional.
-        hidden = "Union subtypes" in str(error)
-        if "--traceback" in arguments or not (isinstance(error, InputError) or hidden):
+    except Exception as error:
+        message = _message(error)
+        if message is None or "--traceback" in arguments:
             raise
-        sys.stderr.write(f"tta: error: {one_line(str(error)) if hidden else error}\n")
+        sys.stderr.write(f"tta: error: {message}\n")
         return 2
     return 0
+
+
+def _message(error: Exception) -> str | None:
+    if isinstance(error, InputError):
+        return str(error)
+    if isinstance(error, ValueError) and "Union subtypes" in str(error):
+        # jsonargparse hides an InputError of a class inside one of its own where the class is optional.
+        return one_line(str(error))
+    if type(error).__name__ == "MisconfigurationException":  # Lightning's, by name to spare its import
+        return " ".join(str(error).split())
+    return None
 
 
 def _run(command: str, words: Sequence[str]) -> None:

@@ -68,10 +68,11 @@ class RunCLI(LightningCLI):
         """Fix the run folder."""
         config = self.config[self.command]
         ckpt_path = config.get("ckpt_path")
-        folder = choose_run_folder(config.trainer.default_root_dir, self.stem(config), ckpt_path)
+        resumed = ckpt_path if self.command in ("adapt", "fit") else None
+        folder = choose_run_folder(config.trainer.default_root_dir, self.stem(config), resumed)
         config.trainer.default_root_dir = folder
         if ckpt_path is not None and self.command != "adapt":
-            path = last_checkpoint(folder) if ckpt_path == "last" else Path(ckpt_path)
+            path = last_checkpoint(folder) if resumed == "last" else Path(ckpt_path)
             check_checkpoint(path)
             config.ckpt_path = str(path)
 

@@ -56,8 +56,9 @@ def _unknown_option(key: str, option: str, arguments: Sequence[str]) -> str:
 def _unknown_class(key: str, name: str, message: str) -> str:
     if key.endswith("adapter"):
         names = [cls.__name__ for cls in map(tta.adapters.registry.adapter_class, list_adapters())]
-        close = difflib.get_close_matches(name.lower(), [n.lower() for n in names], n=1)
-        hint = f"; did you mean {close[0]}?" if close else ""
+        lower = {n.lower(): n for n in names}
+        close = difflib.get_close_matches(name.lower(), lower, n=1)
+        hint = f"; did you mean {lower[close[0]]}?" if close else ""
         return f"{key}: unknown adapter {name!r}: choose from {', '.join(names)}, or give an import path{hint}"
     reason = re.search(
         r"No module named '[^']+'|cannot import name '[^']+'|module '[^']+' has no attribute '[^']+'", message

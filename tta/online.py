@@ -1,8 +1,7 @@
 """A classifier that adapts while it predicts: plain PyTorch, no Lightning, no configuration."""
 
 import inspect
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -13,7 +12,8 @@ from torch.optim import Optimizer
 from tta.adapters.base import Adapter, AdapterOutput, ResetScope
 from tta.adapters.registry import adapter_class
 from tta.errors import InputError
-from tta.functional.gradients import gradient_norm, overall_norm
+from tta.snapshot import SourceSnapshot
+from tta.updater import TorchUpdater
 
 OptimizerFactory = Callable[[list[nn.Parameter]], Optimizer]
 
@@ -25,119 +25,6 @@ OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
 """Optimisers by name. Defaults: SGD as published for ImageNet at batch 64, Adam as published for CIFAR at batch 200."""
 
 
-class SourceSnapshot:
-    """Values of everything in a model that a stream may change: trainable parameters and buffers.
-
-    Args:
-        model: The prepared model with source weights.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        self.values = {name: tensor.detach().clone() for name, tensor in _changeable(model)}
-
-    def to(self, device: torch.device) -> None:
-        """Move the values."""
-        self.values = {name: tensor.to(device) for name, tensor in self.values.items()}
-
-    @torch.no_grad()
-    def restore(self, model: nn.Module) -> None:
-        """Write the values back, in place."""
-        for name, tensor in _changeable(model):
-            tensor.copy_(self.values[name])
-
-    def drift(self, model: nn.Module) -> Tensor:
-        r"""Relative distance of the trainable parameters from the source, :math:`\|\theta-\theta_0\|/\|\theta_0\|`."""
-        pairs = [(p.detach(), self.values[name]) for name, p in model.named_parameters() if p.requires_grad]
-        if not pairs:
-            return torch.zeros(())
-        current, source = (list(values) for values in zip(*pairs, strict=True))
-        return overall_norm(torch._foreach_sub(current, source)) / overall_norm(source)
-
-
-def _changeable(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            yield name, parameter
-    yield from model.named_buffers()
-
-
-class GuardedUpdater(ABC):
-    """An ``Updater`` that lets no non-finite gradient through and remembers what it did.
-
-    Attributes:
-        gradient_norm: L2 norm of the gradient of the last step taken or skipped; ``None`` before any.
-        skipped_steps: Steps skipped because a gradient was not finite.
-    """
-
-    def __init__(self) -> None:
-        self.gradient_norm: Tensor | None = None
-        self.skipped_steps = 0
-
-    @abstractmethod
-    def backward(self, loss: Tensor) -> None:
-        """Accumulate gradients."""
-
-    @abstractmethod
-    def optimizer_step(self) -> None:
-        """Step the optimiser, gradients being finite."""
-
-    @property
-    @abstractmethod
-    def optimizer(self) -> Optimizer:
-        """The optimiser behind it."""
-
-    def step(self) -> bool:
-        """Step and clear gradients; skip, and return ``False``, when a gradient is not finite."""
-        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
-        self.gradient_norm = gradient_norm(parameters)
-        finite = bool(torch.isfinite(self.gradient_norm))
-        if finite:
-            self.optimizer_step()
-        else:
-            self.skipped_steps += 1
-        self.discard()
-        return finite
-
-    def discard(self) -> None:
-        """Clear gradients."""
-        self.optimizer.zero_grad(set_to_none=True)
-
-    def any(self, flag: bool) -> bool:
-        """One process: the flag itself."""
-        return flag
-
-    def mean(self, value: Tensor) -> Tensor:
-        """One process: the value itself."""
-        return value
-
-
-class TorchUpdater(GuardedUpdater):
-    """The updater of a plain PyTorch loop.
-
-    Args:
-        optimizer: Optimiser over the adapter's trainable parameters; ``None`` for methods that take no step.
-    """
-
-    def __init__(self, optimizer: Optimizer | None) -> None:
-        super().__init__()
-        self._optimizer = optimizer
-
-    @property
-    def optimizer(self) -> Optimizer:
-        """The optimiser."""
-        if self._optimizer is None:
-            raise RuntimeError("a method that declares needs_gradients=False asked for a step")
-        return self._optimizer
-
-    def backward(self, loss: Tensor) -> None:
-        """Accumulate gradients."""
-        loss.backward()  # type: ignore[no-untyped-call]
-
-    def optimizer_step(self) -> None:
-        """Step the optimiser."""
-        self.optimizer.step()
-
-
 class OnlineModel(nn.Module):
     """A classifier whose ``forward`` predicts a batch and adapts to it.
 
@@ -145,8 +32,8 @@ class OnlineModel(nn.Module):
     ``torch.inference_mode()`` if you like: gradients are enabled inside where the method needs them.
 
     ``state_dict()`` carries weights, optimiser and method state, and the source values that :meth:`reset` goes back
-    to; it loads with ``weights_only=True`` into an ``OnlineModel`` built the same way. Move the model to its device
-    before wrapping it.
+    to; it loads with ``weights_only=True`` into an ``OnlineModel`` built the same way. To fine-tune afterwards, set
+    ``track_running_stats`` of its batch normalisation layers again: methods that use batch statistics clear it.
 
     Attributes:
         model: The classifier.
@@ -166,6 +53,7 @@ class OnlineModel(nn.Module):
         InputError: If the method finds nothing to adapt in the model.
     """
 
+    @torch.inference_mode(False)
     def __init__(
         self,
         model: nn.Module,
@@ -175,8 +63,9 @@ class OnlineModel(nn.Module):
     ) -> None:
         super().__init__()
         self.model = model
-        self.adapter = adapter
+        self.adapter = adapter.to(_device(model))
         adapter.prepare(model)
+        adapter.reset()
         if source is not None and adapter.facts.needs_source_data:
             adapter.observe_source(model, source_images(source, model))
         self._source = SourceSnapshot(model)
@@ -218,6 +107,16 @@ class OnlineModel(nn.Module):
         self.adapter.prepare(self.model)
         return self
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "OnlineModel":
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self._source.values = {name: fn(tensor) for name, tensor in self._source.values.items()}
+        for parameter, state in self.optimizer.state.items() if self.optimizer is not None else ():
+            for name, value in state.items():
+                # Step counters stay where the optimiser wants them, on the CPU.
+                if isinstance(value, Tensor) and value.shape == parameter.shape:
+                    state[name] = fn(value)
+        return self
+
     def get_extra_state(self) -> dict[str, Any]:
         """Optimiser state and source values, tensors and plain types only."""
         optimizer = self.optimizer.state_dict() if self.optimizer is not None else None
@@ -239,20 +138,27 @@ class OnlineModel(nn.Module):
                 self.optimizer.load_state_dict(self._fresh_optimizer)
 
 
+def _device(model: nn.Module) -> torch.device:
+    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+
+
 def source_images(batches: Iterable[Any], model: nn.Module) -> Iterator[Tensor]:
-    """Images of loader batches, on the model's device.
+    """Images of loader batches, on the model's device; images with NaN or infinite pixels are left out.
 
     Args:
         batches: Tensors, sequences whose first item is the images, or mappings with key ``image``.
         model: The model whose device is used.
     """
-    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    device = _device(model)
     for batch in batches:
         if isinstance(batch, Tensor):
             images = batch
         else:
-            images = batch["image"] if isinstance(batch, dict) else batch[0]
-        yield images.to(device)
+            images = batch["image"] if isinstance(batch, Mapping) else batch[0]
+        images = images.to(device)
+        finite = torch.isfinite(images).flatten(1).all(dim=1)
+        if bool(finite.any()):
+            yield images[finite]
 
 
 def online(
@@ -301,7 +207,7 @@ def online(
 def _optimizer(optimizer: str | Callable[..., Optimizer]) -> Callable[..., Optimizer]:
     if callable(optimizer):
         return optimizer
-    if optimizer.lower() not in OPTIMIZERS:
+    if not isinstance(optimizer, str) or optimizer.lower() not in OPTIMIZERS:
         raise InputError(f"unknown optimizer {optimizer!r}: choose from {', '.join(OPTIMIZERS)}, or give a callable")
     return OPTIMIZERS[optimizer.lower()]
 

@@ -24,33 +24,42 @@ def told_to_children() -> Iterator[None]:
             os.environ[VARIABLE] = before
 
 
-def choose_run_folder(given: str | None, stem: str, ckpt_path: str | None) -> str:
+RECORDS = ("metrics.csv", "checkpoints", "predictions.csv", "test.json")
+"""Any of these in a folder means that a run lies there."""
+
+
+def choose_run_folder(given: str | None, stem: str, resumed: str | None) -> str:
     """The folder of the run that is about to start, or of the one that goes on.
 
     Args:
         given: Folder that the user named, if any.
         stem: Name under ``runs/`` otherwise; a number is added where it is taken.
-        ckpt_path: ``last``, a checkpoint file, or ``None`` for a new run.
+        resumed: ``last`` or the checkpoint file of the run that goes on, ``None`` for a new run.
 
     Returns:
         Path of the folder.
 
     Raises:
-        InputError: If a new run is to go where one lies, or ``last`` has nothing to go on with.
+        InputError: If a new run is to go where one lies, if ``last`` has nothing to go on with, or if the processes
+            of a run, started from outside, have no folder named for all of them.
     """
-    if int(os.environ.get("LOCAL_RANK", "0")) > 0:
-        return os.environ.get(VARIABLE, given or str(Path("runs") / stem))
-    folder = str(_new_folder(given, stem) if ckpt_path is None else _folder_of(given, stem, ckpt_path))
+    rank = int(os.environ.get("LOCAL_RANK", "0"))
+    if rank > 0 and VARIABLE in os.environ:
+        return os.environ[VARIABLE]
+    if given is None and (rank > 0 or "TORCHELASTIC_RUN_ID" in os.environ):
+        raise InputError("processes that a launcher starts need one folder for all: give --trainer.default_root_dir")
+    if rank > 0:
+        return str(given)
+    folder = str(_new_folder(given, stem) if resumed is None else _folder_of(given, stem, resumed))
     os.environ[VARIABLE] = folder
     return folder
 
 
 def _new_folder(given: str | None, stem: str) -> Path:
     if given is None:
-        taken = _numbered(stem)
-        return Path("runs") / (f"{stem}-{max(taken) + 1}" if taken else stem)
+        return _claimed(stem)
     folder = Path(given)
-    if any((folder / name).exists() for name in ("metrics.csv", "checkpoints")):
+    if any((folder / name).exists() for name in RECORDS):
         raise InputError(
             f"{folder} holds a run already: go on with it by --ckpt_path last, or choose another "
             "--trainer.default_root_dir"
@@ -58,15 +67,32 @@ def _new_folder(given: str | None, stem: str) -> Path:
     return folder
 
 
-def _folder_of(given: str | None, stem: str, ckpt_path: str) -> Path:
+def _claimed(stem: str) -> Path:
+    Path("runs").mkdir(exist_ok=True)
+    number = max(_numbered(stem), default=0) + 1
+    while True:
+        try:
+            folder = _path(stem, number)
+            folder.mkdir()  # fails if a run that starts at the same time was quicker
+        except FileExistsError:
+            number += 1
+        else:
+            return folder
+
+
+def _path(stem: str, number: int) -> Path:
+    return Path("runs") / (stem if number == 1 else f"{stem}-{number}")
+
+
+def _folder_of(given: str | None, stem: str, resumed: str) -> Path:
     if given is not None:
         return Path(given)
-    if ckpt_path != "last":
-        return Path(ckpt_path).parent.parent
+    if resumed != "last":
+        return Path(resumed).parent.parent
     taken = _numbered(stem)
     if not taken:
-        raise InputError(f"nothing to go on with: no run in {(Path('runs') / stem).resolve()}")
-    return Path("runs") / (stem if max(taken) == 1 else f"{stem}-{max(taken)}")
+        raise InputError(f"nothing to go on with: no run in {_path(stem, 1).resolve()}")
+    return _path(stem, max(taken))
 
 
 def _numbered(stem: str) -> list[int]:

@@ -8,7 +8,7 @@ from pytorch_lightning import Callback, LightningDataModule, Trainer
 from pytorch_lightning.utilities import rank_zero_info
 
 from tta.callbacks import BatchCheckpoint, Recorder, Report, last_checkpoint
-from tta.errors import InputError
+from tta.errors import InputError, first_line
 from tta.modules import OnlineAdaptation
 from tta.quiet import quiet
 
@@ -22,7 +22,7 @@ class StreamTrainer(Trainer):
         default_root_dir: The run folder: everything a run writes goes there.
         callbacks: Further callbacks.
         max_epochs: Passes over the stream; online means one.
-        log_every_n_steps: Batches between two logged rows.
+        log_every_n_steps: Batches between two rows that loggers get; the CSV files have every one.
         num_sanity_val_steps: Validation batches before the stream.
         use_distributed_sampler: Lightning's sampler shuffles; the stream is sharded by its data module instead.
         **arguments: All other arguments of Lightning's ``Trainer``.
@@ -90,5 +90,4 @@ def check_checkpoint(path: Path) -> None:
     try:
         torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises pickle's errors, which are no common family
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"cannot read checkpoint {path}: {reason}") from error
+        raise InputError(f"cannot read checkpoint {path}: {first_line(error)}") from error

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tta.callbacks import AppendFile, write_whole
+from tta.callbacks import AppendFile
 from tta.errors import InputError
 
 ROWS = st.lists(st.tuples(st.integers(), st.text(alphabet='ab,"\n é', max_size=5)), max_size=5)
@@ -50,9 +50,3 @@ def test_a_new_run_starts_its_file_afresh(tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text("left over\nfrom before\n" * 9)
     AppendFile(tmp_path / "rows.csv", ("a",)).append([[1]])
     assert (tmp_path / "rows.csv").read_text() == "a\n1\n"
-
-
-def test_texts_appear_whole(tmp_path: Path) -> None:
-    write_whole(tmp_path / "text", "é")
-    assert [file.name for file in tmp_path.iterdir()] == ["text"]
-    assert (tmp_path / "text").read_text(encoding="utf-8") == "é"

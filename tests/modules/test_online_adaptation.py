@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from pytorch_lightning import Callback
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -173,13 +174,12 @@ def test_non_finite_gradients_are_skipped_and_counted(
     assert host.summary()["skipped_steps"] > 0
 
 
-def test_half_precision_with_a_scaler_is_refused(make_stream: Make, make_host: Make, make_trainer: Make) -> None:
-    trainer = make_trainer()
-    trainer.strategy.precision_plugin = type("Plugin", (), {"precision": "16-mixed"})()
-    host = make_host()
-    host._trainer = trainer
-    with pytest.raises(InputError, match="bf16-mixed or 32-true"):
-        host._check_trainer("fit")
+@pytest.mark.parametrize("precision", ["bf16-true", "64-true"])
+def test_precisions_that_do_not_suit_are_refused(
+    precision: str, make_stream: Make, make_host: Make, make_trainer: Make
+) -> None:
+    with pytest.raises(InputError, match=f"precision {precision} is not supported: use 32-true or bf16-mixed"):
+        make_trainer(precision=precision).adapt(make_host(), make_stream())
 
 
 def test_bf16_is_close_to_full_precision(make_stream: Make, make_host: Make, make_trainer: Make, collect: Make) -> None:
@@ -282,3 +282,95 @@ def test_monitor_state_is_in_the_checkpoint(make_stream: Make, make_host: Make, 
     fresh = StreamMonitor(10, host.monitor.domains, host.window)
     fresh.load_state_dict({k.removeprefix("monitor."): v for k, v in stored.items() if k.startswith("monitor.")})
     assert fresh.count("samples") == 80
+
+
+class _SpoilBatch(Callback):
+    """Fill samples of one batch with NaN."""
+
+    def __init__(self, batch: int, kept: int = 0) -> None:
+        self.batch, self.kept = batch, kept
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        if batch_idx == self.batch:
+            batch["image"][self.kept :] = torch.nan
+
+
+@pytest.mark.parametrize("batch", [0, 2])
+@pytest.mark.parametrize("kept", [0, 1])
+def test_a_spoilt_batch_leaves_records_whole(
+    batch: int, kept: int, adapter_name: str, make_stream: Make, make_host: Make, make_trainer: Make
+) -> None:
+    host, trainer = make_host(adapter_name), make_trainer("run", _SpoilBatch(batch, kept))
+    trainer.adapt(host, make_stream())
+    rows = list(csv.reader((Path(trainer.default_root_dir) / "metrics.csv").open()))
+    assert {len(row) for row in rows} == {len(rows[0])}
+    assert host.summary()["flagged"] == (16 - kept)
+    assert (Path(trainer.default_root_dir) / "report.html").is_file()
+
+
+def test_a_checkpoint_is_evaluated_on_another_stream_and_window(
+    make_stream: Make, make_host: Make, make_trainer: Make, tmp_path: Path
+) -> None:
+    make_trainer("run").adapt(make_host("tent"), make_stream())
+    before = {file.name: file.read_bytes() for file in (tmp_path / "run").glob("*.csv")}
+    checkpoint = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    host, stream = make_host("tent", window=50, seed=1), make_stream(domains=["clean"])
+    make_trainer("frozen").predict(host, datamodule=stream, ckpt_path=checkpoint, weights_only=True)
+    adapted = torch.load(checkpoint, weights_only=True)["state_dict"]
+    assert all(torch.equal(adapted[f"backbone.{k}"], v) for k, v in host.backbone.state_dict().items())
+    rows = list(csv.DictReader((tmp_path / "frozen" / "predictions.csv").open()))
+    assert [int(row["position"]) for row in rows] == list(range(40))
+    assert before == {file.name: file.read_bytes() for file in (tmp_path / "run").glob("*.csv")}
+
+
+def test_resuming_on_another_stream_is_refused(make_stream: Make, make_host: Make, make_trainer: Make) -> None:
+    make_trainer().adapt(make_host("tent"), make_stream())
+    with pytest.raises(InputError, match="stream with other domains, classes or window"):
+        make_trainer().adapt(make_host("tent"), make_stream(domains=["clean"]), ckpt_path="last")
+
+
+def test_a_finished_run_is_left_as_it_is(
+    make_stream: Make, make_host: Make, make_trainer: Make, tmp_path: Path
+) -> None:
+    make_trainer().adapt(make_host("tent"), make_stream())
+    before = (tmp_path / "run" / "summary.json").read_bytes()
+    make_trainer().adapt(make_host("tent"), make_stream(), ckpt_path="last")
+    assert (tmp_path / "run" / "summary.json").read_bytes() == before
+
+
+def test_the_frozen_source_is_the_one_of_the_checkpoint(
+    make_stream: Make, make_host: Make, make_trainer: Make, collect: Make, tmp_path: Path
+) -> None:
+    make_trainer("whole").adapt(make_host("tent", source_share=1.0), make_stream())
+    with pytest.raises(InterruptedError):
+        make_trainer("cut", Recorder(), collect(3)).adapt(make_host("tent", source_share=1.0), make_stream())
+    other = make_host("tent", source_share=1.0)
+    for layer in other.backbone.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.running_mean.add_(1.0)  # type: ignore[union-attr]
+    make_trainer("cut").adapt(other, make_stream(), ckpt_path="last")
+    files = [(tmp_path / run / "predictions.csv").read_text() for run in ("whole", "cut")]
+    assert files[0] == files[1]
+
+
+def test_a_ragged_validation_batch_does_not_cost_the_report(
+    make_stream: Make, make_host: Make, make_trainer: Make, tmp_path: Path
+) -> None:
+    host = make_host("tent")
+    stream = make_stream(batch_size=269, samples_per_domain=60)
+    make_trainer().adapt(host, stream)
+    assert (tmp_path / "run" / "report.html").is_file()
+    assert host.forgetting is not None
+
+
+def test_one_host_serves_several_trainers(make_stream: Make, make_host: Make, make_trainer: Make) -> None:
+    host = make_host("tent")
+    make_trainer("first").test(host, datamodule=make_stream(domains=["clean"]), verbose=False)
+    make_trainer("second").adapt(host, make_stream())
+    assert host.monitor.domains == ["contrast:5", "gaussian_noise:5"]
+
+
+def test_incomplete_batches_are_told(make_host: Make, make_trainer: Make) -> None:
+    loader = DataLoader([{"image": torch.rand(2, 3, 32, 32)}], batch_size=None)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="lacks domain, index"):
+        make_trainer().fit(make_host("tent"), train_dataloaders=loader)

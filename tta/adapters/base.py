@@ -28,7 +28,7 @@ class Facts:
 
     Attributes:
         needs_gradients: The method back-propagates and needs an optimiser.
-        reads_gradients: The method reads ``.grad`` itself, so gradients must not be scaled (no ``16-mixed``).
+        reads_gradients: The method reads ``.grad`` itself, not only through the updater.
         steps_per_batch: Optimiser steps per batch at most.
         smallest_batch: Fewest samples the method accepts on a network without batch normalisation.
         needs_batch_norm: The method does nothing on a network without batch normalisation, and refuses it.
@@ -56,9 +56,10 @@ class AdapterOutput:
         loss: The value that was minimised, scalar; ``None`` when the batch taught nothing.
         reliable: Which samples taught, shape ``(B,)``, bool; ``None`` for methods that select none.
         finite: Which samples had only finite pixels, shape ``(B,)``, bool. The others were predicted with their
-            non-finite pixels set to zero and never reached weights, statistics or method state.
-        scalars: Method-specific figures worth a curve.
-        reset: What the host must restore now, if anything.
+            non-finite pixels set to zero and never reached weights, statistics or method state. Filled in by
+            :meth:`Adapter.forward`, as are the next two.
+        scalars: Method-specific figures worth a curve, :meth:`Adapter.scalars`.
+        reset: What the host must restore now, if anything, :meth:`Adapter.wants_reset`.
     """
 
     logits: Tensor
@@ -151,8 +152,16 @@ class Adapter(nn.Module, ABC):
         Returns:
             Logits, shape ``(B, C)``, float32.
         """
-        with torch.no_grad():
+        with torch.no_grad(), _told_if_too_few(len(x)):
             return checked_logits(model(x.nan_to_num(0.0, 0.0, 0.0)))
+
+    def scalars(self) -> dict[str, Tensor]:
+        """Method state that is worth a curve, the same names at every batch. Methods that have some override this."""
+        return {}
+
+    def wants_reset(self) -> ResetScope | None:
+        """What the host must restore after this step, from state that all processes share. Most methods never ask."""
+        return None
 
     def forward(self, model: nn.Module, x: Tensor, updater: Updater) -> AdapterOutput:
         """Predict and adapt, with non-finite samples kept apart.
@@ -170,18 +179,12 @@ class Adapter(nn.Module, ABC):
         """
         self._check_batch(x)
         finite = torch.isfinite(x).flatten(1).all(dim=1)
-        try:
-            with _no_cast_cache():
-                if bool(finite.all()):
-                    return replace(self.adapt(model, x, updater), finite=finite)
-                return self._adapt_on_finite(model, x, finite, updater)
-        except ValueError as error:
-            if "more than 1 value per channel" in str(error):
-                raise InputError(
-                    f"a batch of {len(x)} leaves one value per channel at a batch normalisation layer, too few for "
-                    "batch statistics: use a larger batch, or BNStats with batch_weight below 1"
-                ) from error
-            raise
+        with _no_cast_cache(), _told_if_too_few(len(x)):
+            if bool(finite.all()):
+                output = self.adapt(model, x, updater)
+            else:
+                output = self._adapt_on_finite(model, x, finite, updater)
+        return replace(output, finite=finite, scalars=self.scalars(), reset=self.wants_reset())
 
     def _check_batch(self, x: Tensor) -> None:
         if len(x) < max(1, self.facts.smallest_batch):
@@ -190,16 +193,22 @@ class Adapter(nn.Module, ABC):
 
     def _adapt_on_finite(self, model: nn.Module, x: Tensor, finite: Tensor, updater: Updater) -> AdapterOutput:
         flagged = self.predict(model, x)
-        if not bool(finite.any()):
+        try:
+            output = self.adapt(model, x[finite], updater) if bool(finite.any()) else None
+        except ValueError as error:
+            # So few finite samples are left that batch statistics fail: nobody learns from this batch.
+            if not _is_too_few(error):
+                raise
+            output = None
+        if output is None:
             self.sit_out(model, x, updater)
-            return AdapterOutput(flagged, reliable=torch.zeros_like(finite), finite=finite)
-        output = self.adapt(model, x[finite], updater)
+            return AdapterOutput(flagged, reliable=torch.zeros_like(finite))
         reliable = None
         if output.reliable is not None:
             reliable = torch.zeros_like(finite)
             reliable[finite] = output.reliable
         flagged[finite] = output.logits
-        return replace(output, logits=flagged, reliable=reliable, finite=finite)
+        return replace(output, logits=flagged, reliable=reliable)
 
     def sit_out(self, model: nn.Module, x: Tensor, updater: Updater) -> None:
         """Take part in what other processes do with their batches, without contributing.
@@ -213,6 +222,23 @@ class Adapter(nn.Module, ABC):
             if stored is not None and stored.shape != buffer.shape and 0 in (buffer.numel(), stored.numel()):
                 setattr(self, name, torch.empty_like(stored, device=buffer.device))
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def _is_too_few(error: ValueError) -> bool:
+    return "more than 1 value per channel" in str(error)
+
+
+@contextmanager
+def _told_if_too_few(size: int) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        if not _is_too_few(error):
+            raise
+        raise InputError(
+            f"a batch of {size} leaves one value per channel at a batch normalisation layer, too few for batch "
+            "statistics: use a larger batch, or BNStats with batch_weight below 1"
+        ) from error
 
 
 @contextmanager

@@ -8,7 +8,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tta.adapters.base import AdapterOutput, Facts, Updater, checked_logits
-from tta.adapters.entropy_minimization import EntropyMinimization, check_positive, entropy_margin, mean_or_zero
+from tta.adapters.entropy_minimization import (
+    EntropyMinimization,
+    check_positive,
+    entropy_margin,
+    mean_or_zero,
+    no_contribution,
+)
 from tta.adapters.select import Select
 from tta.errors import InputError
 from tta.functional.entropy import softmax_entropy
@@ -74,9 +80,15 @@ class EATA(EntropyMinimization):
         Args:
             model: The prepared classifier with source weights.
             batches: Source image batches, on the model's device; the authors take 2,000 images.
+
+        Raises:
+            InputError: If there is no batch, or the information is not finite.
         """
         parameters = self.trainable(model)
-        self.fisher = fisher_information(model, parameters, batches)
+        fisher = fisher_information(model, parameters, batches)
+        if not bool(torch.isfinite(fisher).all()):
+            raise InputError("the Fisher information of the source images is not finite: check images and weights")
+        self.fisher = fisher
         self.anchor = torch.cat([parameter.detach().flatten().float() for parameter in parameters])
 
     def reset(self) -> None:
@@ -96,10 +108,7 @@ class EATA(EntropyMinimization):
             if not updater.any(bool(selected.any())):
                 return AdapterOutput(output, reliable=selected)
             weights = (margin - entropy[selected].detach()).exp()
-            loss = mean_or_zero(weights * entropy[selected], logits)
-            if self.fisher_alpha > 0.0:
-                penalty = fisher_penalty(self.trainable(model), self.fisher, self.anchor)
-                loss = loss + self.fisher_alpha * penalty
+            loss = mean_or_zero(weights * entropy[selected], logits) + self._anchor_loss(model)
             updater.backward(loss)
         updater.step()
         return AdapterOutput(output, loss=loss.detach(), reliable=selected)
@@ -108,7 +117,15 @@ class EATA(EntropyMinimization):
         """Contribute no prediction to the moving average, and only the anchor to the gradients."""
         output = self.predict(model, x)
         self._update_mean_prediction(output.softmax(dim=1)[:0], updater)
-        super().sit_out(model, x, updater)
+        if updater.any(False):
+            with torch.enable_grad():
+                updater.backward(no_contribution(model(x.nan_to_num(0.0, 0.0, 0.0))) + self._anchor_loss(model))
+            updater.step()
+
+    def _anchor_loss(self, model: nn.Module) -> Tensor | float:
+        if self.fisher_alpha == 0.0:
+            return 0.0
+        return self.fisher_alpha * fisher_penalty(self.trainable(model), self.fisher, self.anchor)
 
     def _select(self, entropy: Tensor, probabilities: Tensor, margin: float, updater: Updater) -> Tensor:
         selected = entropy < margin

@@ -102,10 +102,11 @@ class SAR(EntropyMinimization):
             if self._proceed(reliable, updater):
                 updater.backward(mean_or_zero(entropy[reliable], logits))
                 loss = self._step_at_worst_case(model, x, reliable, updater)
-        reset = self._wants_reset()
-        return AdapterOutput(
-            output, loss=loss, reliable=reliable, scalars={"entropy_ema": self.entropy_ema.clone()}, reset=reset
-        )
+        return AdapterOutput(output, loss=loss, reliable=reliable)
+
+    def scalars(self) -> dict[str, Tensor]:
+        """The moving average of the reliable entropy, in nats; NaN before the first."""
+        return {"entropy_ema": self.entropy_ema.clone()}
 
     def sit_out(self, model: nn.Module, x: Tensor, updater: Updater) -> None:
         """Go through both passes with zero gradients if other processes learn."""
@@ -150,7 +151,8 @@ class SAR(EntropyMinimization):
         self.entropy_ema.copy_(torch.where(first, mean, 0.9 * self.entropy_ema + 0.1 * mean))
         return mean
 
-    def _wants_reset(self) -> ResetScope | None:
+    def wants_reset(self) -> ResetScope | None:
+        """Whether the moving average fell below the threshold."""
         if not bool(self.entropy_ema < self.reset_threshold):
             return None
         return ResetScope.WEIGHTS if self.published else ResetScope.ALL

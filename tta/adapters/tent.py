@@ -33,10 +33,10 @@ class Tent(EntropyMinimization):
 
     def adapt(self, model: nn.Module, x: Tensor, updater: Updater) -> AdapterOutput:
         """One step on the mean entropy."""
-        updater.any(True)
         with torch.enable_grad():
             logits = model(x)
             output = checked_logits(logits)
+            updater.any(True)
             loss = softmax_entropy(logits).mean()
             updater.backward(loss)
         updater.step()

@@ -1,6 +1,6 @@
 """What happens around the loops: records, checkpoints, reports, tracking."""
 
-from tta.callbacks.append_file import AppendFile, write_whole
+from tta.callbacks.append_file import AppendFile
 from tta.callbacks.batch_checkpoint import BatchCheckpoint, last_checkpoint
 from tta.callbacks.recorder import Recorder
 from tta.callbacks.report import Report
@@ -17,5 +17,4 @@ __all__ = (
     "SaveRunConfig",
     "SaveWeights",
     "last_checkpoint",
-    "write_whole",
 )

@@ -1,4 +1,4 @@
-"""Files that a crash cannot spoil: rows that only grow, and texts that appear whole."""
+"""A CSV file that only grows, and can be cut back to where a checkpoint saw it."""
 
 import csv
 import io
@@ -36,6 +36,12 @@ class AppendFile:
             file.write(data)
         self.offset += len(data)
 
+    def sync(self) -> None:
+        """Make sure that the rows survive a loss of power."""
+        if self.offset:
+            with self.path.open("rb") as file:
+                os.fsync(file.fileno())
+
     def cut_back(self, offset: int) -> None:
         """Drop what was written after ``offset`` bytes.
 
@@ -48,10 +54,3 @@ class AppendFile:
         if size > offset:
             os.truncate(self.path, offset)
         self.offset = offset
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file so that ``path`` never holds half of it."""
-    beside = path.with_name(path.name + ".tmp")
-    beside.write_text(text, encoding="utf-8")
-    os.replace(beside, path)

@@ -7,10 +7,13 @@ from typing import Any
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 
-from tta.callbacks.append_file import AppendFile, write_whole
+from tta.callbacks.append_file import AppendFile
+from tta.modules.processes import of_all_processes, of_this_process
 from tta.monitor import peak_memory_mb
+from tta.report.render import write_atomically
 
 PREDICTION_COLUMNS = (
     "position",
@@ -37,6 +40,7 @@ class Recorder(Callback):
         self._files: dict[str, AppendFile] = {}
         self._offsets: dict[str, int] = {}
         self._position = 0
+        self.batches = 0
         self._started = 0.0
         self.seconds = 0.0
         self.peak_memory_mb = 0.0
@@ -61,6 +65,7 @@ class Recorder(Callback):
         self._record_predictions(trainer, outputs["logits"], batch, outputs["source_predictions"], outputs["finite"])
         if not trainer.is_global_zero:
             return
+        self.batches += 1
         figures = outputs["figures"]
         present = batch["domain"].unique().tolist()
         domain = domains[present[0]] if len(present) == 1 else "mixed"
@@ -73,7 +78,7 @@ class Recorder(Callback):
         timing = (batch_idx, f"{seconds:.6f}", f"{speed:.1f}", f"{self.peak_memory_mb:.1f}")
         columns = ("step", "seconds", "samples_per_second", "peak_memory_mb")
         self._file(trainer, "timing", columns).append([timing])
-        for logger in trainer.loggers:
+        for logger in trainer.loggers if batch_idx % trainer.log_every_n_steps == 0 else ():  # type: ignore[attr-defined]
             known = {name: value for name, value in figures.items() if not math.isnan(value)}
             logger.log_metrics({**known, "samples_per_second": speed}, step=batch_idx)
 
@@ -121,16 +126,27 @@ class Recorder(Callback):
             if trainer.is_global_zero:
                 _join(Path(trainer.default_root_dir), trainer.world_size)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Where the files stand."""
-        offsets = {name: file.offset for name, file in self._files.items()}
-        return {"offsets": offsets, "position": self._position, "seconds": self.seconds}
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Keep where the files of every process stand, rows being on disk."""
+        for file in self._files.values():
+            file.sync()
+        own = {
+            "offsets": {name: file.offset for name, file in self._files.items()},
+            "position": self._position,
+            "seconds": self.seconds,
+            "peak_memory_mb": self.peak_memory_mb,
+        }
+        checkpoint["recorder"] = of_all_processes(trainer, own)
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over where the files stood."""
-        self._offsets = dict(state_dict["offsets"])
-        self._position = state_dict["position"]
-        self.seconds = state_dict["seconds"]
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Take over where the files stood, if the run goes on."""
+        if trainer.state.fn != TrainerFn.FITTING or "recorder" not in checkpoint:
+            return
+        own = of_this_process(trainer, checkpoint["recorder"])
+        self._offsets = dict(own["offsets"])
+        self._position = own["position"]
+        self.seconds = own["seconds"]
+        self.peak_memory_mb = own["peak_memory_mb"]
 
     def _file(self, trainer: Trainer, name: str, header: tuple[str, ...]) -> AppendFile:
         if name not in self._files:
@@ -148,7 +164,7 @@ def _join(folder: Path, world_size: int) -> None:
     parts = [(folder / f"{name}.csv").read_text().splitlines() for name in names]
     rows = [line.split(",", 1)[1] for part in parts for line in part[1:]]
     lines = [parts[0][0], *(f"{position},{row}" for position, row in enumerate(rows))]
-    write_whole(folder / "predictions.csv", "\n".join(lines) + "\n")
+    write_atomically(folder / "predictions.csv", "\n".join(lines) + "\n")
 
 
 def _domain_names(trainer: Trainer) -> list[str]:

@@ -2,7 +2,6 @@
 
 import inspect
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,12 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.utilities import rank_zero_info
 
 import tta
-from tta.callbacks.append_file import write_whole
 from tta.callbacks.batch_checkpoint import last_checkpoint
 from tta.callbacks.recorder import Recorder
 from tta.errors import InputError
 from tta.modules import OnlineAdaptation
 from tta.report import figures, read_run, write_report
+from tta.report.render import write_atomically
 
 
 class Report(Callback):
@@ -32,9 +31,13 @@ class Report(Callback):
         if not trainer.is_global_zero:
             return
         folder = Path(trainer.default_root_dir)
-        summary |= _of_the_stream(trainer) | _of_the_cost(trainer, summary, pl_module.device)
+        recorder = next((c for c in trainer.callbacks if isinstance(c, Recorder)), None)  # type: ignore[attr-defined]
+        if recorder is not None and recorder.batches == 0 and (folder / "summary.json").exists():
+            rank_zero_info(f"The run had ended. Report: {write_report(folder)}")
+            return
+        summary |= _of_the_stream(trainer) | _of_the_cost(recorder, summary, pl_module.device)
         summary["adapter_arguments"] = _arguments(pl_module.adapter)
-        write_whole(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
+        write_atomically(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
         page = write_report(folder)
         self._log(trainer, folder, summary)
         rank_zero_info(f"Report: {page}")
@@ -45,7 +48,7 @@ class Report(Callback):
             figures_of_test = {name: float(value) for name, value in trainer.callback_metrics.items()}
             folder = Path(trainer.default_root_dir)
             folder.mkdir(parents=True, exist_ok=True)
-            write_whole(folder / "test.json", json.dumps(figures_of_test, indent=2) + "\n")
+            write_atomically(folder / "test.json", json.dumps(figures_of_test, indent=2) + "\n")
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Tell how to go on."""
@@ -68,9 +71,8 @@ def _of_the_stream(trainer: Trainer) -> dict[str, Any]:
     return {"stream": type(data).__name__, **{name: getattr(data, name, None) for name in names}}
 
 
-def _of_the_cost(trainer: Trainer, summary: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    recorder = next((c for c in trainer.callbacks if isinstance(c, Recorder)), None)  # type: ignore[attr-defined]
-    seconds = recorder.seconds if recorder else math.nan
+def _of_the_cost(recorder: Recorder | None, summary: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    seconds = recorder.seconds if recorder else None
     cost = {
         "forwards_per_sample": summary.pop("forwards_per_sample"),
         "backwards_per_sample": summary.pop("backwards_per_sample"),

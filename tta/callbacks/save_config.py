@@ -6,7 +6,7 @@ import yaml
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.cli import SaveConfigCallback
 
-from tta.callbacks.append_file import write_whole
+from tta.report.render import write_atomically
 
 
 class SaveRunConfig(SaveConfigCallback):
@@ -20,6 +20,6 @@ class SaveRunConfig(SaveConfigCallback):
         text = self.parser.dump(self.config, skip_none=False)
         folder = Path(trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / self.config_filename, text)
+        write_atomically(folder / self.config_filename, text)
         for logger in trainer.loggers:
             logger.log_hyperparams(yaml.safe_load(text))

@@ -18,6 +18,6 @@ class SaveWeights(Callback):
         folder = Path(trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
         path, beside = folder / "weights.safetensors", folder / "weights.tmp"
-        save_file({name: tensor.contiguous() for name, tensor in backbone.state_dict().items()}, beside)
+        save_file({name: tensor.clone().contiguous() for name, tensor in backbone.state_dict().items()}, beside)
         beside.replace(path)
         rank_zero_info(f"Weights: {path}")

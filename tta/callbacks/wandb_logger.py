@@ -41,7 +41,7 @@ class RunTracker(WandbLogger):
     def finalize(self, status: str) -> None:
         """Finish, and say where the run is stored."""
         super().finalize(status)
-        if self._experiment is None:
+        if self._experiment is None or os.environ.get("WANDB_MODE") == "disabled":
             return
         run = self._experiment
         run.finish()
@@ -52,8 +52,9 @@ class RunTracker(WandbLogger):
 
 
 def _why_offline() -> str | None:
-    if os.environ.get("WANDB_MODE") in ("offline", "disabled"):
-        return f"WANDB_MODE={os.environ['WANDB_MODE']}"
+    mode = os.environ.get("WANDB_MODE")
+    if mode in ("offline", "disabled"):
+        return "WANDB_MODE=offline" if mode == "offline" else None
     settings = wandb.setup().settings
     if not (settings.api_key or wandb.api.api_key):
         return "no API key (run 'wandb login')"

@@ -33,8 +33,10 @@ def fisher_information(model: nn.Module, parameters: Sequence[nn.Parameter], bat
         with torch.enable_grad():
             logits = model(images)
             loss = F.cross_entropy(logits.float(), logits.detach().argmax(dim=1))
-        for accumulated, gradient in zip(total, torch.autograd.grad(loss, parameters), strict=True):
-            accumulated.add_(gradient.float().square())
+        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+        for accumulated, gradient in zip(total, gradients, strict=True):
+            if gradient is not None:
+                accumulated.add_(gradient.float().square())
         count += 1
     if count == 0:
         raise InputError("the loader of source images gave no batch: the Fisher information needs at least one")

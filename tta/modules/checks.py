@@ -2,9 +2,10 @@
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
-from tta.errors import InputError
+from tta.errors import InputError, first_line
 
 
 def checked_forward(backbone: Callable[[Tensor], Tensor], images: Tensor, num_classes: int) -> Tensor:
@@ -23,9 +24,11 @@ def checked_forward(backbone: Callable[[Tensor], Tensor], images: Tensor, num_cl
     """
     try:
         logits = backbone(images)
+    except (InputError, torch.OutOfMemoryError):
+        raise
     except (RuntimeError, AssertionError, ValueError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"the backbone cannot take images of shape {tuple(images.shape[1:])}: {reason}") from error
+        shape = tuple(images.shape[1:])
+        raise InputError(f"the backbone cannot take images of shape {shape}: {first_line(error)}") from error
     if logits.dim() != 2 or logits.shape[1] != num_classes:
         raise InputError(
             f"the backbone gives an output of shape {tuple(logits.shape)} and the data has {num_classes} classes: set "

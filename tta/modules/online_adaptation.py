@@ -7,17 +7,23 @@ from typing import Any, Literal
 import torch
 from pytorch_lightning import LightningModule
 from pytorch_lightning.cli import OptimizerCallable
+from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor, nn
 
 from tta.adapters.base import Adapter, AdapterOutput, ResetScope
 from tta.errors import InputError
 from tta.modules.checks import checked_forward
+from tta.modules.processes import of_all_processes, of_this_process
 from tta.modules.updater import LightningUpdater
 from tta.modules.weights import load_weights
 from tta.monitor import CostMeter, FrozenSource, SourceBudget, StreamMonitor, none_if_nan
-from tta.online import SourceSnapshot, source_images
+from tta.online import source_images
+from tta.snapshot import SourceSnapshot
 
 Batch = Mapping[str, Tensor]
+
+PRECISIONS = ("32-true", "bf16-mixed")
+"""Others scale gradients that methods rely on, or round statistics and small steps away."""
 
 
 class OnlineAdaptation(LightningModule):
@@ -46,7 +52,7 @@ class OnlineAdaptation(LightningModule):
             or number of processes do not suit the method.
     """
 
-    _domain: Tensor
+    monitor: StreamMonitor
 
     def __init__(
         self,
@@ -71,45 +77,48 @@ class OnlineAdaptation(LightningModule):
         self.budget = SourceBudget(source_share)
         self.updater = LightningUpdater(self)
         self.forgetting: float | None = None
-        self._ready = False
+        self._prepared = False
         self._resumed: dict[str, Any] | None = None
         self._clean = torch.zeros(3, dtype=torch.int64)
-        self.register_buffer("_domain", torch.tensor(-1))
+        self._domain = -1
 
     # ---- set-up -------------------------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
         """Load source weights, remember them, prepare the model: before processes wrap it and before resuming."""
-        if self._ready:
-            return
+        self._check_trainer(stage)
+        if not self._prepared:
+            self._prepare_source()
+        domains = getattr(self._datamodule, "domains", ["stream"])
+        # Not a submodule: it belongs to one stream, and stays on the CPU where processes could not share its buffers.
+        self.__dict__["monitor"] = StreamMonitor(self.num_classes, domains, self.window)
+
+    def _prepare_source(self) -> None:
         if self.weights is not None:
             load_weights(self.backbone, self.weights)
         self.adapter.prepare(self.backbone)
-        self._check_trainer(stage)
-        domains = getattr(self._datamodule, "domains", ["stream"])
-        self.monitor = StreamMonitor(self.num_classes, domains, self.window)
+        self.adapter.reset()
         self.source = SourceSnapshot(self.backbone)
         self.frozen = FrozenSource(self.backbone)
         self.cost = CostMeter(self.backbone)
-        self._ready = True
+        self._prepared = True
 
     @property
     def _datamodule(self) -> Any:  # noqa: ANN401  Lightning types it as Any too
         return getattr(self.trainer, "datamodule", None)
 
     def _check_trainer(self, stage: str) -> None:
-        if stage != "fit":
-            return
         facts, name = self.adapter.facts, type(self.adapter).__name__
-        if facts.needs_gradients and self.trainer.precision == "16-mixed":
-            raise InputError(
-                f"precision 16-mixed scales the gradients that {name} relies on: use bf16-mixed or 32-true"
-            )
-        if self.trainer.world_size > 1:
-            if not facts.needs_gradients:
-                raise InputError(f"{name} takes no gradient step, so processes share nothing: use --trainer.devices 1")
-            if self.protocol == "per_domain":
-                raise InputError("protocol per_domain needs one process: shards cross domain boundaries at other times")
+        if self.trainer.precision not in PRECISIONS:
+            raise InputError(f"precision {self.trainer.precision} is not supported: use {' or '.join(PRECISIONS)}")
+        if self.trainer.world_size == 1:
+            return
+        if stage != "fit":
+            raise InputError("frozen evaluation runs in one process: use --trainer.devices 1")
+        if not facts.needs_gradients:
+            raise InputError(f"{name} takes no gradient step, so processes share nothing: use --trainer.devices 1")
+        if self.protocol == "per_domain":
+            raise InputError("protocol per_domain needs one process: shards cross domain boundaries at other times")
 
     def configure_optimizers(self) -> Any:  # noqa: ANN401
         """The optimiser over what the adapter trains, if it trains anything."""
@@ -130,7 +139,8 @@ class OnlineAdaptation(LightningModule):
                     f"{type(self.adapter).__name__} must see source images, and {type(self._datamodule).__name__} has "
                     "no source_dataloader(): add one, or turn that part off (EATA: fisher_alpha=0)"
                 )
-            self.adapter.observe_source(self.backbone, source_images(loader(), self.backbone))
+            with self.cost.paused():
+                self.adapter.observe_source(self.backbone, source_images(loader(), self.backbone))
 
     def train(self, mode: bool = True) -> "OnlineAdaptation":
         """Keep the modes that the adapter set, whatever is asked: they are part of the method."""
@@ -152,6 +162,8 @@ class OnlineAdaptation(LightningModule):
             ``logits`` (B, K), ``source_predictions`` (B,) with ``-1`` where the source model was not run, ``finite``
             (B,) bool, and ``figures``, the step's scalars.
         """
+        if missing := {"image", "domain", "index"} - set(batch):
+            raise InputError(f"a batch of the stream lacks {', '.join(sorted(missing))}: see StreamDataModule")
         if self.monitor.count("samples") == 0:
             checked_forward(self.frozen, batch["image"][:1], self.num_classes)
         self._follow_protocol(batch["domain"])
@@ -185,9 +197,9 @@ class OnlineAdaptation(LightningModule):
         elif self.protocol == "per_domain":
             if not bool((domains == domains[0]).all()):
                 raise InputError("protocol per_domain needs one domain per batch: use another order than mixed")
-            if bool(self._domain >= 0) and bool(self._domain != domains[0]):
+            if self._domain not in (-1, int(domains[0])):
                 self.restore_source(ResetScope.ALL)
-            self._domain.copy_(domains[0])
+            self._domain = int(domains[0])
 
     def restore_source(self, scope: ResetScope = ResetScope.ALL) -> None:
         """Go back to the source: weights and buffers, and with ``ALL`` also optimiser and method state."""
@@ -210,17 +222,23 @@ class OnlineAdaptation(LightningModule):
     def on_train_epoch_end(self) -> None:
         """Add up what the processes counted."""
         if self.trainer.world_size > 1:
-            for total in self.monitor.totals():
-                summed = self.trainer.strategy.reduce(total.to(self.device), reduce_op="sum")
-                total.copy_(torch.as_tensor(summed).to(total.device))
+            self.monitor.add_up(self._summed, self.trainer.world_size)
+            passes = self._summed(torch.tensor([self.cost.forwards, self.cost.backwards]))
+            self.cost.forwards, self.cost.backwards = passes.tolist()
+
+    def _summed(self, value: Tensor) -> Tensor:
+        return torch.as_tensor(self.trainer.strategy.reduce(value.to(self.device), reduce_op="sum")).to(value.device)
 
     # ---- frozen evaluation --------------------------------------------------------------------------------------
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Count right predictions on clean source images, adapted and frozen: what was forgotten."""
         labels = batch["label"]
-        with self._uncounted():
-            adapted = self.adapter.predict(self.backbone, batch["image"]).argmax(dim=1)
+        try:
+            with self.cost.paused():
+                adapted = self.adapter.predict(self.backbone, batch["image"]).argmax(dim=1)
+        except InputError:
+            return  # too small a last batch for batch statistics
         frozen = self.frozen(batch["image"]).argmax(dim=1)
         counts = [(adapted == labels).sum(), (frozen == labels).sum(), torch.tensor(len(labels))]
         self._clean += torch.stack([count.cpu() for count in counts])
@@ -259,23 +277,24 @@ class OnlineAdaptation(LightningModule):
     def _predict(self, images: Tensor) -> Tensor:
         return self.adapter.predict(self.backbone, images)
 
-    def _uncounted(self) -> "_Uncounted":
-        return _Uncounted(self.cost)
-
     # ---- checkpoints --------------------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what is not in the state dict: source values, counters, the state of the random generator."""
         norm = self.updater.gradient_norm
-        checkpoint["online_adaptation"] = {
+        own = {
             "adapter": type(self.adapter).__name__,
             "source": self.source.values,
+            "monitor": self.monitor.state_dict(),
+            "domain": self._domain,
+            "forgetting": self.forgetting,
             "skipped_steps": self.updater.skipped_steps,
             "gradient_norm": math.nan if norm is None else float(norm),
             "forwards": self.cost.forwards,
             "backwards": self.cost.backwards,
             "rng": torch.get_rng_state(),
         }
+        checkpoint["online_adaptation"] = of_all_processes(self.trainer, own)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take it back.
@@ -283,16 +302,29 @@ class OnlineAdaptation(LightningModule):
         Raises:
             InputError: If the checkpoint comes from another kind of run or another adapter.
         """
-        state = checkpoint.get("online_adaptation")
+        states = checkpoint.get("online_adaptation")
         name = type(self.adapter).__name__
-        if state is None or state["adapter"] != name:
-            made_by = "tta fit" if state is None else f"adapter {state['adapter']}"
+        if states is None or states[0]["adapter"] != name:
+            made_by = "tta fit" if states is None else f"adapter {states[0]['adapter']}"
             raise InputError(
                 f"the checkpoint was made by {made_by}, this run uses adapter {name}: --ckpt_path resumes the very "
                 "same run; source weights go to --model.weights"
             )
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            self._resume(of_this_process(self.trainer, states))
+
+    def _resume(self, state: dict[str, Any]) -> None:
         self._resumed = state
+        try:
+            self.monitor.load_state_dict(state["monitor"])
+        except RuntimeError as error:
+            raise InputError(
+                "the checkpoint is of a stream with other domains, classes or window: --ckpt_path resumes the very "
+                "same run"
+            ) from error
+        self._domain, self.forgetting = state["domain"], state["forgetting"]
         self.source.values = state["source"]
+        self.source.restore(self.frozen.model)
         self.updater.skipped_steps = state["skipped_steps"]
         if not math.isnan(state["gradient_norm"]):
             self.updater.gradient_norm = torch.tensor(state["gradient_norm"])
@@ -318,16 +350,3 @@ class OnlineAdaptation(LightningModule):
             "forwards_per_sample": self.cost.forwards / samples,
             "backwards_per_sample": self.cost.backwards / samples,
         }
-
-
-class _Uncounted:
-    """Within the context, passes are not charged to adaptation."""
-
-    def __init__(self, cost: CostMeter) -> None:
-        self._cost = cost
-
-    def __enter__(self) -> None:
-        self._forwards = self._cost.forwards
-
-    def __exit__(self, *exception: object) -> None:
-        self._cost.forwards = self._forwards

@@ -5,7 +5,7 @@ from pytorch_lightning import LightningModule
 from torch import Tensor
 from torch.optim import Optimizer
 
-from tta.online import GuardedUpdater
+from tta.updater import GuardedUpdater
 
 
 class LightningUpdater(GuardedUpdater):

@@ -8,7 +8,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from tta.errors import InputError
+from tta.errors import InputError, first_line
 
 WRAPPERS = ("", "backbone.", "network.", "model.", "module.", "backbone.network.")
 """Prefixes that training code puts before a classifier's own keys."""
@@ -54,10 +54,9 @@ def _read(path: Path) -> dict[str, Any]:
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, OSError, EOFError, ValueError, KeyError, ImportError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"cannot read weights from {path}: {reason}") from error
+        raise InputError(f"cannot read weights from {path}: {first_line(error)}") from error
     except Exception as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise InputError(f"cannot read weights from {path} without running code from it: {reason}") from error
     for key in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):

@@ -2,6 +2,8 @@
 
 import resource
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -26,6 +28,15 @@ class CostMeter:
         self.forwards = 0
         self.backwards = 0
         self._handle = model.register_forward_hook(self._count)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Within the context, passes are not counted."""
+        before = self.forwards, self.backwards
+        try:
+            yield
+        finally:
+            self.forwards, self.backwards = before
 
     def detach(self) -> None:
         """Stop watching."""

@@ -1,7 +1,7 @@
 """Everything that is measured on a stream, step by step."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -57,9 +57,22 @@ class StreamMonitor(nn.Module):
         """One of the running counts, by its name in ``COUNTS``."""
         return int(self.counts[COUNTS.index(name)])
 
-    def totals(self) -> list[Tensor]:
-        """The running sums, which processes that share a stream add up."""
-        return [self.counts, self.nll_sum, self.domain_counts, *self.calibration.buffers()]
+    def add_up(self, summed: Callable[[Tensor], Tensor], processes: int) -> None:
+        """Turn the figures of one process' share of a stream into those of the whole.
+
+        Resets, batches and the share of batches under a flag are those of this process, which reset together with the
+        others; the first sample under a flag is estimated from its share.
+
+        Args:
+            summed: Sum of a tensor over processes.
+            processes: Their number.
+        """
+        together = [COUNTS.index(name) for name in ("batches", "resets")]
+        before = self.counts[together]
+        for total in (self.counts, self.nll_sum, self.domain_counts, *self.calibration.buffers()):
+            total.copy_(summed(total))
+        self.counts[together] = before
+        self.first_flag.copy_(torch.where(self.first_flag >= 0, self.first_flag * processes, self.first_flag))
 
     def update(
         self,

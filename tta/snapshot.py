@@ -1,0 +1,45 @@
+"""The source model's values of everything that a stream may change."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from tta.functional.gradients import overall_norm
+
+
+class SourceSnapshot:
+    """Values of everything in a model that a stream may change: trainable parameters and buffers.
+
+    Args:
+        model: The prepared model with source weights.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.values = {name: tensor.detach().clone() for name, tensor in _changeable(model)}
+
+    def to(self, device: torch.device) -> None:
+        """Move the values."""
+        self.values = {name: tensor.to(device) for name, tensor in self.values.items()}
+
+    @torch.no_grad()
+    def restore(self, model: nn.Module) -> None:
+        """Write the values back, in place."""
+        targets = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+        for name, value in self.values.items():
+            targets[name].copy_(value)
+
+    def drift(self, model: nn.Module) -> Tensor:
+        r"""Relative distance of the trainable parameters from the source, :math:`\|\theta-\theta_0\|/\|\theta_0\|`."""
+        pairs = [(p.detach(), self.values[name]) for name, p in model.named_parameters() if p.requires_grad]
+        if not pairs:
+            return torch.zeros(())
+        current, source = (list(values) for values in zip(*pairs, strict=True))
+        return overall_norm(torch._foreach_sub(current, source)) / overall_norm(source)
+
+
+def _changeable(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            yield name, parameter
+    yield from model.named_buffers()

@@ -1,0 +1,86 @@
+"""Ways to gradients and steps that let nothing non-finite through."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from tta.functional.gradients import gradient_norm
+
+
+class GuardedUpdater(ABC):
+    """An ``Updater`` that lets no non-finite gradient through and remembers what it did.
+
+    Attributes:
+        gradient_norm: L2 norm of the gradient of the last step taken or skipped; ``None`` before any.
+        skipped_steps: Steps skipped because a gradient was not finite.
+    """
+
+    def __init__(self) -> None:
+        self.gradient_norm: Tensor | None = None
+        self.skipped_steps = 0
+
+    @abstractmethod
+    def backward(self, loss: Tensor) -> None:
+        """Accumulate gradients."""
+
+    @abstractmethod
+    def optimizer_step(self) -> None:
+        """Step the optimiser, gradients being finite."""
+
+    @property
+    @abstractmethod
+    def optimizer(self) -> Optimizer:
+        """The optimiser behind it."""
+
+    def step(self) -> bool:
+        """Step and clear gradients; skip, and return ``False``, when a gradient is not finite."""
+        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        self.gradient_norm = gradient_norm(parameters)
+        finite = bool(torch.isfinite(self.gradient_norm))
+        if finite:
+            self.optimizer_step()
+        else:
+            self.skipped_steps += 1
+        self.discard()
+        return finite
+
+    def discard(self) -> None:
+        """Clear gradients."""
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def any(self, flag: bool) -> bool:
+        """One process: the flag itself."""
+        return flag
+
+    def mean(self, value: Tensor) -> Tensor:
+        """One process: the value itself."""
+        return value
+
+
+class TorchUpdater(GuardedUpdater):
+    """The updater of a plain PyTorch loop.
+
+    Args:
+        optimizer: Optimiser over the adapter's trainable parameters; ``None`` for methods that take no step.
+    """
+
+    def __init__(self, optimizer: Optimizer | None) -> None:
+        super().__init__()
+        self._optimizer = optimizer
+
+    @property
+    def optimizer(self) -> Optimizer:
+        """The optimiser."""
+        if self._optimizer is None:
+            raise RuntimeError("a method that declares needs_gradients=False asked for a step")
+        return self._optimizer
+
+    def backward(self, loss: Tensor) -> None:
+        """Accumulate gradients."""
+        loss.backward()  # type: ignore[no-untyped-call]
+
+    def optimizer_step(self) -> None:
+        """Step the optimiser."""
+        self.optimizer.step()
