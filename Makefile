@@ -9,7 +9,7 @@ demo: $(VENV)/.installed  ## train on digits, adapt online with every method, co
 	$(RUN) -m benchmarks.demo
 
 test: $(VENV)/.installed  ## the whole test suite
-	OMP_NUM_THREADS=1 $(RUN) -m pytest
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto
 
 lint: $(VENV)/.installed
 	$(VENV)/bin/ruff check .

@@ -89,12 +89,17 @@ def test_batches_follow_the_order_without_loss(labels, batch_size, num_domains, 
     order = make_order("continual", labels, num_domains, 0)
     cut = batches(order, batch_size, by_domain)
     assert [pair for batch in cut for pair in batch] == pairs(order)
-    assert all(1 <= len(batch) <= batch_size for batch in cut)
+    assert all(1 <= len(batch) <= batch_size + 1 for batch in cut)
+
+    def count(samples: int) -> int:
+        whole, rest = divmod(samples, batch_size)
+        return max(whole + (rest > (batch_size > 1)), 1)
+
     if by_domain:
         assert all(len({domain for _, domain in batch}) == 1 for batch in cut)
-        assert len(cut) == num_domains * -(-len(labels) // batch_size)
+        assert len(cut) == num_domains * count(len(labels))
     else:
-        assert len(cut) == -(-len(labels) * num_domains // batch_size)
+        assert len(cut) == count(len(labels) * num_domains)
 
 
 def test_an_empty_order_has_no_batches():
@@ -138,3 +143,11 @@ def test_slots_can_be_chosen():
     assert sorted(order.index.tolist()) == list(range(500))
     with pytest.raises(InputError, match="num_slots"):
         correlated(BALANCED, 1, 0, num_slots=0)
+
+
+def test_a_lone_last_sample_joins_the_batch_before():
+    order = make_order("continual", np.zeros(33, dtype=np.int64), 2, seed=0)
+    assert [len(batch) for batch in batches(order, 16, by_domain=True)] == [16, 17, 16, 17]
+    assert [len(batch) for batch in batches(order, 1, by_domain=True)] == [1] * 66
+    single = make_order("continual", np.zeros(1, dtype=np.int64), 2, seed=0)
+    assert [len(batch) for batch in batches(single, 16, by_domain=True)] == [1, 1]

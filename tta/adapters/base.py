@@ -57,9 +57,9 @@ class AdapterOutput:
         reliable: Which samples taught, shape ``(B,)``, bool; ``None`` for methods that select none.
         finite: Which samples had only finite pixels, shape ``(B,)``, bool. The others were predicted with their
             non-finite pixels set to zero and never reached weights, statistics or method state. Filled in by
-            :meth:`Adapter.forward`, as are the next two.
-        scalars: Method-specific figures worth a curve, :meth:`Adapter.scalars`.
-        reset: What the host must restore now, if anything, :meth:`Adapter.wants_reset`.
+            :meth:`Adapter.forward`.
+        scalars: Method-specific figures worth a curve; :meth:`Adapter.scalars` are added.
+        reset: What the host must restore now, if anything; :meth:`Adapter.wants_reset` where ``None``.
     """
 
     logits: Tensor
@@ -184,7 +184,8 @@ class Adapter(nn.Module, ABC):
                 output = self.adapt(model, x, updater)
             else:
                 output = self._adapt_on_finite(model, x, finite, updater)
-        return replace(output, finite=finite, scalars=self.scalars(), reset=self.wants_reset())
+        scalars = {**output.scalars, **self.scalars()}
+        return replace(output, finite=finite, scalars=scalars, reset=output.reset or self.wants_reset())
 
     def _check_batch(self, x: Tensor) -> None:
         if len(x) < max(1, self.facts.smallest_batch):
