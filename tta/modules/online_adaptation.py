@@ -1,18 +1,17 @@
 """The Lightning host of the online loop."""
 
 import math
-from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
-from pytorch_lightning import LightningModule
 from pytorch_lightning.cli import OptimizerCallable
 from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor, nn
 
-from tta.adapters.base import Adapter, AdapterOutput, ResetScope
+from tta.adapters.base import Adapter, ResetScope
 from tta.errors import InputError
 from tta.modules.checks import checked_forward
+from tta.modules.frozen_evaluation import Batch, FrozenEvaluation
 from tta.modules.processes import of_all_processes, of_this_process
 from tta.modules.updater import LightningUpdater
 from tta.modules.weights import load_weights
@@ -20,13 +19,11 @@ from tta.monitor import CostMeter, FrozenSource, SourceBudget, StreamMonitor, no
 from tta.online import source_images
 from tta.snapshot import SourceSnapshot
 
-Batch = Mapping[str, Tensor]
-
 PRECISIONS = ("32-true", "bf16-mixed")
 """Others scale gradients that methods rely on, or round statistics and small steps away."""
 
 
-class OnlineAdaptation(LightningModule):
+class OnlineAdaptation(FrozenEvaluation):
     """Adapt a source classifier online over a stream of batches, and measure what that does.
 
     Runs under ``StreamTrainer.adapt`` (``tta adapt``). ``test`` and ``predict`` evaluate without adapting, in the
@@ -65,21 +62,15 @@ class OnlineAdaptation(LightningModule):
         window: int = 500,
         source_share: float | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(backbone, adapter, num_classes, window)
         self.automatic_optimization = False
-        self.backbone = backbone
-        self.adapter = adapter
         self.optimizer_factory = optimizer
         self.weights = weights
-        self.num_classes = num_classes
         self.protocol = protocol
-        self.window = window
         self.budget = SourceBudget(source_share)
         self.updater = LightningUpdater(self)
-        self.forgetting: float | None = None
         self._prepared = False
         self._resumed: dict[str, Any] | None = None
-        self._clean = torch.zeros(3, dtype=torch.int64)
         self._domain = -1
 
     # ---- set-up -------------------------------------------------------------------------------------------------
@@ -89,9 +80,8 @@ class OnlineAdaptation(LightningModule):
         self._check_trainer(stage)
         if not self._prepared:
             self._prepare_source()
-        domains = getattr(self._datamodule, "domains", ["stream"])
         # Not a submodule: it belongs to one stream, and stays on the CPU where processes could not share its buffers.
-        self.__dict__["monitor"] = StreamMonitor(self.num_classes, domains, self.window)
+        self.__dict__["monitor"] = self._new_monitor()
 
     def _prepare_source(self) -> None:
         if self.weights is not None:
@@ -102,10 +92,6 @@ class OnlineAdaptation(LightningModule):
         self.frozen = FrozenSource(self.backbone)
         self.cost = CostMeter(self.backbone)
         self._prepared = True
-
-    @property
-    def _datamodule(self) -> Any:  # noqa: ANN401  Lightning types it as Any too
-        return getattr(self.trainer, "datamodule", None)
 
     def _check_trainer(self, stage: str) -> None:
         facts, name = self.adapter.facts, type(self.adapter).__name__
@@ -228,54 +214,6 @@ class OnlineAdaptation(LightningModule):
 
     def _summed(self, value: Tensor) -> Tensor:
         return torch.as_tensor(self.trainer.strategy.reduce(value.to(self.device), reduce_op="sum")).to(value.device)
-
-    # ---- frozen evaluation --------------------------------------------------------------------------------------
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Count right predictions on clean source images, adapted and frozen: what was forgotten."""
-        labels = batch["label"]
-        try:
-            with self.cost.paused():
-                adapted = self.adapter.predict(self.backbone, batch["image"]).argmax(dim=1)
-        except InputError:
-            return  # too small a last batch for batch statistics
-        frozen = self.frozen(batch["image"]).argmax(dim=1)
-        counts = [(adapted == labels).sum(), (frozen == labels).sum(), torch.tensor(len(labels))]
-        self._clean += torch.stack([count.cpu() for count in counts])
-
-    def on_validation_epoch_start(self) -> None:
-        """Start counting."""
-        self._clean.zero_()
-
-    def on_validation_epoch_end(self) -> None:
-        """Forgetting: accuracy on clean source images that adaptation cost, in ``[-1, 1]``."""
-        adapted, frozen, total = self._clean.tolist()
-        if total:
-            self.forgetting = (frozen - adapted) / total
-
-    def on_test_start(self) -> None:
-        """Fresh figures for this evaluation."""
-        domains = getattr(self._datamodule, "domains", ["stream"])
-        self._evaluation = (StreamMonitor(self.num_classes, domains, self.window),)
-
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Evaluate without adapting."""
-        output = AdapterOutput(checked_forward(self._predict, batch["image"], self.num_classes))
-        self._evaluation[0].update(output, batch.get("label"), batch.get("domain"))
-
-    def on_test_epoch_end(self) -> None:
-        """Log accuracy, calibration error, likelihood and accuracy by domain."""
-        summary = self._evaluation[0].summary()
-        figures = {name: summary[name] for name in ("accuracy", "ece", "nll")}
-        figures |= {f"accuracy/{name}": row["accuracy"] for name, row in summary["per_domain"].items()}
-        self.log_dict({f"test/{name}": value for name, value in figures.items() if value is not None})
-
-    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Logits of a batch, without adapting."""
-        return {"logits": checked_forward(self._predict, batch["image"], self.num_classes)}
-
-    def _predict(self, images: Tensor) -> Tensor:
-        return self.adapter.predict(self.backbone, images)
 
     # ---- checkpoints --------------------------------------------------------------------------------------------
 
