@@ -4,13 +4,14 @@ Two ways, both blind to the concrete class (``nn.BatchNorm1d/2d/3d``, ``nn.SyncB
 ``BatchNormAct2d``) and both keeping every key of the state dict, unlike the common ``running_mean = None``.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.hooks import RemovableHandle
 
 
 def batch_norm_layers(model: nn.Module) -> list[tuple[str, _BatchNorm]]:
@@ -61,7 +62,6 @@ def mixed_batch_statistics(model: nn.Module, batch_weight: float, accumulate: bo
     handles = [
         handle
         for _, layer in batch_norm_layers(model)
-        if layer.running_mean is not None
         for handle in _swap_for_one_forward(layer, batch_weight, accumulate)
     ]
     try:
@@ -71,26 +71,23 @@ def mixed_batch_statistics(model: nn.Module, batch_weight: float, accumulate: bo
             handle.remove()
 
 
-def _swap_for_one_forward(layer: _BatchNorm, batch_weight: float, accumulate: bool) -> tuple[Any, Any]:
-    kept: list[tuple[Tensor, Tensor]] = []
+def _swap_for_one_forward(layer: _BatchNorm, batch_weight: float, accumulate: bool) -> tuple[RemovableHandle, ...]:
+    running_mean, running_variance = layer.running_mean, layer.running_var
+    if running_mean is None or running_variance is None:
+        return ()
 
-    def before(module: nn.Module, args: tuple[Any, ...]) -> None:
-        running = (layer.running_mean, layer.running_var)
-        assert running[0] is not None  # noqa: S101  layers without running statistics are not hooked
-        assert running[1] is not None  # noqa: S101
-        kept.append((running[0], running[1]))
+    def mix(module: nn.Module, args: tuple[Any, ...]) -> None:
         mean, variance = batch_statistics(args[0].detach())
-        layer.running_mean = torch.lerp(running[0], mean.to(running[0].dtype), batch_weight)
-        layer.running_var = torch.lerp(running[1], variance.to(running[1].dtype), batch_weight)
+        layer.running_mean = torch.lerp(running_mean, mean.to(running_mean.dtype), batch_weight)
+        layer.running_var = torch.lerp(running_variance, variance.to(running_variance.dtype), batch_weight)
 
-    def after(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:  # noqa: ANN401
-        source_mean, source_variance = kept.pop()
-        mixed = (layer.running_mean, layer.running_var)
-        layer.running_mean, layer.running_var = source_mean, source_variance
-        failed = output is None
-        if accumulate and not failed and all(bool(torch.isfinite(value).all()) for value in mixed if value is not None):
-            source_mean.copy_(mixed[0])  # type: ignore[arg-type]
-            source_variance.copy_(mixed[1])  # type: ignore[arg-type]
+    def restore(module: nn.Module, args: tuple[Any, ...], output: Tensor | None) -> None:
+        mean, variance = layer.running_mean, layer.running_var
+        layer.running_mean, layer.running_var = running_mean, running_variance
+        if not accumulate or output is None or mean is None or variance is None:
+            return
+        if bool(torch.isfinite(mean).all()) and bool(torch.isfinite(variance).all()):
+            running_mean.copy_(mean)
+            running_variance.copy_(variance)
 
-    restore: Callable[..., None] = after
-    return layer.register_forward_pre_hook(before), layer.register_forward_hook(restore, always_call=True)
+    return layer.register_forward_pre_hook(mix), layer.register_forward_hook(restore, always_call=True)
