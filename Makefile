@@ -1,4 +1,5 @@
 # Each target sets up what it needs in a virtual environment of this folder; a second call reuses it.
+# One thread: networks here are tiny, and threads that wait for each other are slower than none.
 PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python
@@ -6,7 +7,7 @@ RUN = $(VENV)/bin/python
 .PHONY: demo test lint types imports check wheel clean
 
 demo: $(VENV)/.installed  ## train on digits, adapt online with every method, compare
-	$(RUN) -m benchmarks.demo
+	OMP_NUM_THREADS=1 $(RUN) -m benchmarks.demo
 
 test: $(VENV)/.installed  ## the whole test suite
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto
