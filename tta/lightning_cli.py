@@ -122,7 +122,7 @@ class TrainingCLI(RunCLI):
         return "-".join(part.class_path.rsplit(".", 1)[-1].lower() for part in (config.model, config.data))
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """CSV curves, the best and the last checkpoint and the weights, in the run folder."""
+        """CSV curves, the last checkpoint and the weights, in the run folder."""
         config = self.config_init[self.command].trainer
         if not config.logger:
             kwargs["logger"] = CSVLogger(self.folder, name="", version="")

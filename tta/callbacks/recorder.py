@@ -3,7 +3,7 @@
 import math
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -11,6 +11,7 @@ from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 
 from tta.callbacks.append_file import AppendFile
+from tta.modules import OnlineAdaptation
 from tta.modules.processes import of_all_processes, of_this_process
 from tta.monitor import peak_memory_mb
 from tta.report.render import write_atomically
@@ -47,7 +48,6 @@ class Recorder(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Cut files back to where the checkpoint saw them."""
-        self._started = time.perf_counter()
         for name, offset in self._offsets.items():
             columns = PREDICTION_COLUMNS if name.startswith("predictions") else ()
             self._file(trainer, name, columns).cut_back(offset)
@@ -61,8 +61,10 @@ class Recorder(Callback):
     ) -> None:
         """Write the rows of a batch."""
         seconds = time.perf_counter() - self._started
-        domains = _domain_names(trainer)
-        self._record_predictions(trainer, outputs["logits"], batch, outputs["source_predictions"], outputs["finite"])
+        domains = cast(OnlineAdaptation, pl_module).monitor.domains
+        self._record_predictions(
+            trainer, domains, batch, outputs["logits"], outputs["source_predictions"], outputs["finite"]
+        )
         if not trainer.is_global_zero:
             return
         self.batches += 1
@@ -94,14 +96,21 @@ class Recorder(Callback):
         """Write the predictions of a frozen model."""
         logits = outputs["logits"]
         no_source = torch.full((len(logits),), -1)
-        self._record_predictions(trainer, logits, batch, no_source, torch.isfinite(batch["image"]).flatten(1).all(1))
+        finite = torch.isfinite(batch["image"]).flatten(1).all(1)
+        domains = cast(OnlineAdaptation, pl_module).monitor.domains
+        self._record_predictions(trainer, domains, batch, logits, no_source, finite)
 
     def _record_predictions(
-        self, trainer: Trainer, logits: Tensor, batch: Any, source_predictions: Tensor, finite: Tensor
+        self,
+        trainer: Trainer,
+        domains: list[str],
+        batch: Any,
+        logits: Tensor,
+        source_predictions: Tensor,
+        finite: Tensor,
     ) -> None:
         confidence, prediction = logits.float().softmax(dim=1).max(dim=1)
         size = len(prediction)
-        domains = _domain_names(trainer)
         labels = batch.get("label", torch.full((size,), -1))
         columns = zip(
             range(self._position, self._position + size),
@@ -165,10 +174,6 @@ def _join(folder: Path, world_size: int) -> None:
     rows = [line.split(",", 1)[1] for part in parts for line in part[1:]]
     lines = [parts[0][0], *(f"{position},{row}" for position, row in enumerate(rows))]
     write_atomically(folder / "predictions.csv", "\n".join(lines) + "\n")
-
-
-def _domain_names(trainer: Trainer) -> list[str]:
-    return list(getattr(getattr(trainer, "datamodule", None), "domains", ["stream"]))
 
 
 def _plain(value: float) -> float | str:

@@ -46,9 +46,7 @@ class Report(Callback):
         """Keep the figures of a frozen evaluation in ``test.json``."""
         if trainer.is_global_zero:
             figures_of_test = {name: float(value) for name, value in trainer.callback_metrics.items()}
-            folder = Path(trainer.default_root_dir)
-            folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(folder / "test.json", json.dumps(figures_of_test, indent=2) + "\n")
+            write_atomically(Path(trainer.default_root_dir) / "test.json", json.dumps(figures_of_test, indent=2) + "\n")
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Tell how to go on."""

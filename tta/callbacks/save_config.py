@@ -18,8 +18,6 @@ class SaveRunConfig(SaveConfigCallback):
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write and log; called on the first process only."""
         text = self.parser.dump(self.config, skip_none=False)
-        folder = Path(trainer.default_root_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / self.config_filename, text)
+        write_atomically(Path(trainer.default_root_dir) / self.config_filename, text)
         for logger in trainer.loggers:
             logger.log_hyperparams(yaml.safe_load(text))
