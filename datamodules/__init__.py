@@ -1,27 +1,67 @@
 """Image sources to train on and streams to adapt to; batches are dictionaries of tensors, images in [0, 1]."""
 
-from datamodules.base import SourceDataModule, StreamDataModule
-from datamodules.corruptions import CORRUPTIONS, Domain, corrupt, generator_for
-from datamodules.datasets import CorruptedDataset
+from datamodules.base import SourceDataModule
+from datamodules.cifar import CIFARSource, CIFARStream
+from datamodules.cifar_corrupted import CIFARCorrupted
+from datamodules.corrupted_stream import CorruptedStream
+from datamodules.corruptions import CORRUPTIONS, LEVELS, Domain, corrupt, generator_for
+from datamodules.covariate import CovariateSchedule, Drift, Gradual, Grid, Recurring, Segment, Sequential
 from datamodules.digits import Digits, DigitsStream
+from datamodules.domain_folders import DomainFolderSource, DomainFolderStream
+from datamodules.hugging_face import HuggingFaceSource, HuggingFaceStream
 from datamodules.image_folder import ImageFolderSource, ImageFolderStream
-from datamodules.orders import ORDERS, Order, batches, make_order, shard
+from datamodules.imagenet import ImageNetC, ImageNetVariant
+from datamodules.labels import (
+    Dirichlet,
+    ImbalanceRatio,
+    LabelSchedule,
+    LongTailed,
+    Prior,
+    PriorChange,
+    Shuffled,
+    Sorted,
+)
+from datamodules.orders import StreamPlan, make_plan, shard
+from datamodules.stream import StreamDataModule
 
 __all__ = [
     "CORRUPTIONS",
-    "ORDERS",
-    "CorruptedDataset",
+    "LEVELS",
+    "CIFARCorrupted",
+    "CIFARSource",
+    "CIFARStream",
+    "CorruptedStream",
+    "CovariateSchedule",
     "Digits",
     "DigitsStream",
+    "Dirichlet",
     "Domain",
+    "DomainFolderSource",
+    "DomainFolderStream",
+    "Drift",
+    "Gradual",
+    "Grid",
+    "HuggingFaceSource",
+    "HuggingFaceStream",
     "ImageFolderSource",
     "ImageFolderStream",
-    "Order",
+    "ImageNetC",
+    "ImageNetVariant",
+    "ImbalanceRatio",
+    "LabelSchedule",
+    "LongTailed",
+    "Prior",
+    "PriorChange",
+    "Recurring",
+    "Segment",
+    "Sequential",
+    "Shuffled",
+    "Sorted",
     "SourceDataModule",
     "StreamDataModule",
-    "batches",
+    "StreamPlan",
     "corrupt",
     "generator_for",
-    "make_order",
+    "make_plan",
     "shard",
 ]

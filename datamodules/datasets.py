@@ -1,17 +1,19 @@
 """Data sets behind the loaders: clean images, augmented images, corrupted images."""
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from datamodules.array_types import Ints
 from datamodules.corruptions import Domain, corrupt, generator_for
-from datamodules.orders import Ints
 from tta.errors import InputError
 
 Sample = dict[str, Tensor]
+Key = tuple[int, int, int]
+"""``(index, condition, domain)`` of a sample of a stream."""
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 
 
@@ -110,42 +112,80 @@ class CleanDataset(Dataset[Sample]):
         return {"image": image, "label": torch.tensor(label), "index": torch.tensor(index)}
 
 
-class CorruptedDataset(Dataset[Sample]):
-    """Images as a target domain shows them."""
+class BatchCorruption:
+    """Shows a batch's images under their conditions."""
 
-    def __init__(self, data: ImageData, domains: Sequence[Domain], seed: int = 0) -> None:
-        """Wrap clean images.
+    def __init__(self, domains: Sequence[Domain], seed: int, levels: str) -> None:
+        """Keep the conditions.
 
         Args:
-            data: Clean images.
-            domains: The corruptions that a key's second number points to.
+            domains: Corruptions of every condition, by its number.
             seed: Non-negative seed of the corruptions' randomness.
+            levels: Parameter set of the corruptions.
         """
-        self.data = data
         self.domains = list(domains)
         self.seed = seed
+        self.levels = levels
 
-    def __len__(self) -> int:
-        """Return the number of (image, domain) pairs."""
-        return len(self.data) * len(self.domains)
-
-    def __getitem__(self, key: tuple[int, int]) -> Sample:
-        """Return a sample.
+    def __call__(self, batch: Sample) -> Sample:
+        """Corrupt the images, on the device on which they are.
 
         Args:
-            key: ``(index, domain)``.
+            batch: ``image`` (float32, ``(B, C, H, W)``, in [0, 1]), ``index`` and ``condition`` (int64, ``(B,)``).
 
         Returns:
-            ``image`` (float32, ``(C, H, W)``, in [0, 1]), ``label``, ``domain`` and ``index`` (int64 scalars).
+            The same with corrupted images.
         """
-        index, domain = key
-        image, label = self.data[index]
-        return {
-            "image": corrupt(image, self.domains[domain], self.seed, index),
-            "label": torch.tensor(label),
-            "domain": torch.tensor(domain),
-            "index": torch.tensor(index),
+        images, conditions, index = batch["image"], batch["condition"].cpu(), batch["index"].cpu()
+        corrupted = torch.empty_like(images)
+        for condition in sorted(set(conditions.tolist())):
+            rows = (conditions == condition).nonzero().squeeze(1)
+            there = rows.to(images.device)
+            domain = self.domains[condition]
+            corrupted[there] = corrupt(images[there], domain, self.seed, index[rows].tolist(), self.levels)
+        return batch | {"image": corrupted}
+
+
+class StreamDataset(Dataset[Sample]):
+    """Images as a stream shows them, read and corrupted a batch at a time."""
+
+    def __init__(self, data: Sequence[ImageData], corruption: BatchCorruption | None = None) -> None:
+        """Wrap images.
+
+        Args:
+            data: The images of every condition, by its number.
+            corruption: Applied to every batch; none if ``None``.
+        """
+        self.data = list(data)
+        self.corruption = corruption
+
+    def __len__(self) -> int:
+        """Return the number of images of all conditions."""
+        return sum(len(images) for images in self.data)
+
+    def __getitems__(self, keys: Sequence[Key]) -> Sample:
+        """Return a batch.
+
+        Args:
+            keys: ``(index, condition, domain)`` of every sample; the index counts in the images of the condition.
+
+        Returns:
+            ``image`` (float32, ``(B, C, H, W)``, in [0, 1]), ``label``, ``index``, ``condition`` and ``domain`` (int64,
+            ``(B,)``).
+
+        Raises:
+            InputError: If an image cannot be read, or images differ in shape.
+        """
+        pairs = [self.data[condition][index] for index, condition, _ in keys]
+        index, condition, domain = torch.tensor(keys, dtype=torch.int64).unbind(1)
+        batch = {
+            "image": _stack([image for image, _ in pairs]),
+            "label": torch.tensor([label for _, label in pairs]),
+            "domain": domain,
+            "condition": condition,
+            "index": index,
         }
+        return batch if self.corruption is None else self.corruption(batch)
 
 
 def collate(samples: list[Sample]) -> Sample:
@@ -160,7 +200,17 @@ def collate(samples: list[Sample]) -> Sample:
     Raises:
         InputError: If the images differ in shape.
     """
-    shapes = {tuple(sample["image"].shape) for sample in samples}
+    stacked = {key: torch.stack([sample[key] for sample in samples]) for key in samples[0] if key != "image"}
+    return {"image": _stack([sample["image"] for sample in samples]), **stacked}
+
+
+def whole(batch: Any) -> Any:  # noqa: ANN401 - torch types what is collated as a list
+    """Return a batch that its data set has already put together."""
+    return batch
+
+
+def _stack(images: list[Tensor]) -> Tensor:
+    shapes = {tuple(image.shape) for image in images}
     if len(shapes) > 1:
         raise InputError(f"image_size: images of different shapes {sorted(shapes)} meet in a batch; set an image_size.")
-    return {key: torch.stack([sample[key] for sample in samples]) for key in samples[0]}
+    return torch.stack(images)

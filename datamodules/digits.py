@@ -1,6 +1,6 @@
 """The handwritten digits that scikit-learn carries: 1797 images, ten classes, no download."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -8,8 +8,10 @@ from sklearn.datasets import load_digits
 from torchvision.transforms.v2 import functional as F
 
 from datamodules.augmentations import small_affine
-from datamodules.base import SourceDataModule, StreamDataModule
+from datamodules.base import SourceDataModule
 from datamodules.checks import check_at_least
+from datamodules.corrupted_stream import CorruptedStream
+from datamodules.corruptions.levels import DIGITS
 from datamodules.datasets import TensorImages
 from datamodules.samplers import stratified_split
 
@@ -49,7 +51,7 @@ class Digits(SourceDataModule):
                 3 channels.
             augment: Rotate, shift and scale the training images a little.
             split_seed: Non-negative seed of the split; the stream to adapt to must have the same.
-            **options: Arguments of ``SourceDataModule``.
+            **options: Arguments of ``SourceDataModule`` and ``Loading``.
 
         Raises:
             InputError: If an argument is out of range.
@@ -70,8 +72,11 @@ class Digits(SourceDataModule):
         self.train, self.heldout, self.test = _load(self.image_size, self.split_seed)
 
 
-class DigitsStream(StreamDataModule):
+class DigitsStream(CorruptedStream):
     """A stream of corrupted digits that source training has not seen."""
+
+    default_domains: ClassVar[tuple[str, ...]] = tuple(DIGITS)
+    default_levels: ClassVar[str] = "digits"
 
     def __init__(
         self,
@@ -84,7 +89,7 @@ class DigitsStream(StreamDataModule):
         Args:
             image_size: Side in pixels, at least 8.
             split_seed: Non-negative seed of the split; it must be the one of source training.
-            **options: Arguments of ``StreamDataModule``.
+            **options: Arguments of ``CorruptedStream``, ``StreamDataModule`` and ``Loading``.
 
         Raises:
             InputError: If an argument is out of range.

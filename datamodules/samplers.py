@@ -5,27 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from torch.utils.data import Sampler
 
-from datamodules.orders import Batch, Ints
-
-
-class BatchList(Sampler[Batch]):
-    """A batch sampler that gives batches from a list; a resumed loader skips what was already given."""
-
-    def __init__(self, batches: Sequence[Batch]) -> None:
-        """Keep the batches.
-
-        Args:
-            batches: Keys of every batch.
-        """
-        self.batches = batches
-
-    def __len__(self) -> int:
-        """Return the number of batches."""
-        return len(self.batches)
-
-    def __iter__(self) -> Iterator[Batch]:
-        """Go through the batches in order."""
-        return iter(self.batches)
+from datamodules.array_types import Ints
 
 
 class EpochSampler(Sampler[tuple[int, int]]):

@@ -37,6 +37,7 @@ SET_BY_LIBRARIES = (
     "PL_",
     "PYTEST_",
     "QT_",
+    "PYTORCH_NVML_",
     "RANK",
     "TORCHINDUCTOR_",
     "TRITON_",

@@ -1,3 +1,6 @@
+import hashlib
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -29,3 +32,74 @@ def tree(tmp_path_factory):
                 pixels = rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(folder / f"{number}.jpg")
     return root
+
+
+@pytest.fixture(scope="session")
+def write_images():
+    """Writer of a new folder of grey images: all of one shade and size, named by number."""
+
+    def write(folder, count=2, grey=0, size=(32, 32), name="{}.png"):
+        folder.mkdir(parents=True)
+        for number in range(count):
+            Image.new("RGB", size, (grey,) * 3).save(folder / name.format(number))
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def write_cifar():
+    """Writer of the layout of CIFAR's Python version, by default 3 training images and 1 test image per class."""
+
+    def write(root, kind, classes, key, monkeypatch, train=3):
+        folder = root / kind.base_folder
+        folder.mkdir(parents=True)
+        rng = np.random.default_rng(0)
+        for attribute, count in (("train_list", train), ("test_list", 1)):
+            name = getattr(kind, attribute)[0][0]
+            labels = list(range(len(classes))) * count
+            pixels = rng.integers(0, 256, (len(labels), 3072), dtype=np.uint8)
+            digest = _pickle(folder / name, {"data": pixels, key: labels})
+            monkeypatch.setattr(kind, attribute, [[name, digest]])
+        digest = _pickle(folder / kind.meta["filename"], {kind.meta["key"]: classes})
+        monkeypatch.setattr(kind, "meta", {**kind.meta, "md5": digest})
+
+    return write
+
+
+def _pickle(path, content):
+    path.write_bytes(pickle.dumps(content))
+    return hashlib.md5(path.read_bytes()).hexdigest()
+
+
+@pytest.fixture(scope="session")
+def write_cifar_corrupted():
+    """Writer of the layout of CIFAR-C, two images per severity, of classes 3 and 8; a pixel tells its row."""
+
+    def write(folder, names):
+        folder.mkdir(parents=True)
+        for number, name in enumerate(names):
+            rows = np.arange(10, dtype=np.uint8)[:, None, None, None] + np.uint8(10 * number)
+            np.save(folder / f"{name}.npy", np.broadcast_to(rows, (10, 32, 32, 3)))
+        np.save(folder / "labels.npy", np.array([3, 8] * 5, dtype=np.uint8))
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def hub_split():
+    """Maker of a Hugging Face data set with columns of images, of classes in turn, and of notes."""
+    datasets = pytest.importorskip("datasets")
+
+    def make(count, classes=("cat", "dog"), image_column="image", size=(10, 12)):
+        rng = np.random.default_rng(count)
+        pixels = rng.integers(0, 256, (count, size[1], size[0], 3), dtype=np.uint8)
+        columns = {
+            image_column: [Image.fromarray(image) for image in pixels],
+            "label": [number % len(classes) for number in range(count)],
+            "note": ["text"] * count,
+        }
+        label = datasets.ClassLabel(names=list(classes))
+        kinds = {image_column: datasets.Image(), "label": label, "note": datasets.Value("string")}
+        return datasets.Dataset.from_dict(columns, features=datasets.Features(kinds))
+
+    return make

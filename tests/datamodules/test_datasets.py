@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules import CorruptedDataset, Domain
-from datamodules.datasets import ImageSubset, TensorImages, collate
+from datamodules import Domain, corrupt
+from datamodules.datasets import BatchCorruption, ImageSubset, StreamDataset, TensorImages, collate
 from tta.errors import InputError
 
 
@@ -13,19 +13,33 @@ def images():
     return TensorImages(pixels, np.array([0, 1, -1, 2, 1, 0]))
 
 
-def test_a_corrupted_sample_has_the_four_keys(images):
-    data = CorruptedDataset(images, [Domain("clean", 5), Domain("jpeg", 5)], seed=1)
-    sample = data[(4, 1)]
-    assert len(data) == 12
-    assert {key: value.dtype for key, value in sample.items()} == {
+KEYS = [(4, 1, 0), (2, 0, 0), (5, 1, 1)]
+
+
+def test_a_batch_of_a_stream_has_the_five_keys(images):
+    batch = StreamDataset([images, images]).__getitems__(KEYS)
+    assert {key: value.dtype for key, value in batch.items()} == {
         "image": torch.float32,
         "label": torch.int64,
         "domain": torch.int64,
+        "condition": torch.int64,
         "index": torch.int64,
     }
-    assert (sample["label"], sample["domain"], sample["index"]) == (1, 1, 4)
-    assert torch.equal(data[(2, 0)]["image"], images[2][0])
-    assert data[(2, 0)]["label"] == -1
+    assert torch.equal(batch["image"], images.images[[4, 2, 5]])
+    assert batch["label"].tolist() == [1, -1, 0]
+    rows = zip(batch["index"].tolist(), batch["condition"].tolist(), batch["domain"].tolist(), strict=True)
+    assert list(rows) == KEYS
+
+
+def test_every_image_of_a_batch_is_corrupted_by_its_condition(images):
+    domains = [Domain(), Domain((("gaussian_noise", 5.0),))]
+    plain = StreamDataset([images, images]).__getitems__(KEYS)
+    batch = StreamDataset([images, images], BatchCorruption(domains, 3, "32")).__getitems__(KEYS)
+    assert torch.equal(batch["image"][1], plain["image"][1])
+    for row in (0, 2):
+        expected = corrupt(plain["image"][[row]], domains[1], 3, [KEYS[row][0]], "32")
+        assert torch.equal(batch["image"][[row]], expected)
+    assert torch.equal(plain["image"], images.images[[4, 2, 5]])
 
 
 def test_a_subset_renumbers(images):

@@ -32,7 +32,7 @@ def test_pixels_are_those_of_the_file(tree, tmp_path):
 
 
 def test_corrupted_streams_work_with_workers(tree):
-    options = {"domains": ["jpeg:2", "occlusion"], "batch_size": 3}
+    options = {"domains": ["gaussian_noise:2", "clean"], "batch_size": 3}
     one = list(built(ImageFolderStream(str(tree / "test"), **options)).train_dataloader())
     two = list(built(ImageFolderStream(str(tree / "test"), num_workers=2, **options)).train_dataloader())
     assert all(torch.equal(a["image"], b["image"]) for a, b in zip(one, two, strict=True))
@@ -61,9 +61,10 @@ def test_images_are_scaled_and_cut_to_the_wanted_size(tree, tmp_path):
     shutil.copytree(tree / "test", tmp_path / "wide")
     Image.new("RGB", (40, 20)).save(tmp_path / "wide" / "cat" / "0.jpg")
     with pytest.raises(InputError, match="image_size"):
-        list(built(ImageFolderStream(str(tmp_path / "wide"))).train_dataloader())
-    batch = next(iter(built(ImageFolderStream(str(tmp_path / "wide"), image_size=12)).train_dataloader()))
-    assert batch["image"].shape == (8, 3, 12, 12)
+        list(built(ImageFolderStream(str(tmp_path / "wide"), batch_size=8)).train_dataloader())
+    for resize in (None, 14):
+        module = built(ImageFolderStream(str(tmp_path / "wide"), image_size=12, resize=resize, batch_size=8))
+        assert next(iter(module.train_dataloader()))["image"].shape == (8, 3, 12, 12)
 
 
 @pytest.mark.parametrize("kind", [ImageFolderSource, ImageFolderStream])
@@ -100,14 +101,44 @@ def test_trees_with_different_classes_are_refused(tree, tmp_path):
 def test_an_unreadable_image_is_named(tree, tmp_path, content, num_workers):
     shutil.copytree(tree / "test", tmp_path / "copy")
     (tmp_path / "copy" / "dog" / "2.jpg").write_bytes(content)
-    module = built(ImageFolderStream(str(tmp_path / "copy"), num_workers=num_workers))
+    module = built(ImageFolderStream(str(tmp_path / "copy"), num_workers=num_workers, batch_size=4))
     with pytest.raises(InputError, match=r"dog/2\.jpg.*cannot be read"):
         list(module.train_dataloader())
 
 
+def test_unreadable_images_can_be_skipped(tree, tmp_path):
+    shutil.copytree(tree, tmp_path / "copy")
+    for split in ("train", "test"):
+        (tmp_path / "copy" / split / "dog" / "2.jpg").write_bytes(b"not an image")
+    roots = [str(tmp_path / "copy" / split) for split in ("test", "train")]
+    with (
+        pytest.warns(UserWarning, match="source_root: 1 of 24 images"),
+        pytest.warns(UserWarning, match=r"^root: 1 of 8 images cannot be read and are left out: .*dog/2\.jpg"),
+    ):
+        stream = built(ImageFolderStream(*roots, unreadable="skip", batch_size=7))
+    assert sum(len(batch["label"]) for batch in stream.train_dataloader()) == 7
+    assert stream.stream.skipped == [str(tmp_path / "copy" / "test" / "dog" / "2.jpg")]
+    with pytest.warns(UserWarning, match="train_root: 1 of 24 images"):
+        source = built(ImageFolderSource(roots[1], unreadable="skip"))
+    assert len(source.train) + len(source.heldout) == 23
+
+
+def test_trees_are_listed_once(tree):
+    source, stream = ImageFolderSource(str(tree / "train")), ImageFolderStream(str(tree / "test"))
+    first = built(source).train, built(stream).stream
+    assert built(source).train is first[0]
+    assert built(stream).stream is first[1]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"image_size": 1}, "image_size"), ({"val_share": 1.0}, "val_share"), ({"split_seed": -1}, "split")],
+    [
+        ({"image_size": 1}, "image_size"),
+        ({"resize": 100}, "resize"),
+        ({"val_share": 1.0}, "val_share"),
+        ({"split_seed": -1}, "split"),
+        ({"unreadable": "ignore"}, "unreadable"),
+    ],
 )
 @pytest.mark.parametrize("kind", [ImageFolderSource, ImageFolderStream])
 def test_wrong_arguments_are_refused(tree, kind, options, message):

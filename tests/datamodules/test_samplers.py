@@ -2,13 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datamodules.samplers import BatchList, EpochSampler, random_subset, stratified_split
-
-
-def test_a_batch_list_gives_its_batches_again_and_again():
-    sampler = BatchList([[(0, 1), (2, 0)], [(1, 0)]])
-    assert len(sampler) == 2
-    assert list(sampler) == list(sampler) == [[(0, 1), (2, 0)], [(1, 0)]]
+from datamodules.samplers import EpochSampler, random_subset, stratified_split
 
 
 def test_epochs_are_shuffled_differently_and_can_be_chosen():

@@ -1,0 +1,94 @@
+"""Domains that are made from clean images: one corruption, several in turn, or none."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from datamodules.checks import check_name
+from datamodules.corruptions.draws import Draws, image_seed
+from datamodules.corruptions.registry import CORRUPTIONS, check_severity, nearest_levels, parameters
+from tta.errors import InputError
+
+
+@dataclass(frozen=True)
+class Domain:
+    """Corruptions that are applied in turn.
+
+    Attributes:
+        parts: Name and severity of each, in order of application; none leaves images clean.
+
+    Raises:
+        InputError: If a name is unknown or a severity out of range.
+    """
+
+    parts: tuple[tuple[str, float], ...] = ()
+
+    def __post_init__(self) -> None:
+        """Reject what cannot be applied."""
+        for name, severity in self.parts:
+            check_name(name, [*CORRUPTIONS, "clean"], "domains")
+            check_severity(severity)
+
+    @classmethod
+    def parse(cls, text: str, default_severity: float) -> "Domain":
+        """Read ``"gaussian_noise"``, ``"gaussian_noise:3"``, ``"gaussian_noise:2.5+contrast:1"`` or ``"clean"``.
+
+        Args:
+            text: Corruptions joined by ``+``, each with its severity after a colon if it has one.
+            default_severity: Taken where the text gives none.
+
+        Returns:
+            The domain; ``str`` gives the text back, with all severities.
+
+        Raises:
+            InputError: If a corruption is unknown or a severity is no number in [0, 5].
+        """
+        parts = tuple(_parse_part(part.strip(), default_severity) for part in text.split("+"))
+        return cls(tuple(part for part in parts if part[0] != "clean"))
+
+    def __str__(self) -> str:
+        """Write ``name:severity``, joined by ``+``; ``clean`` for no corruption."""
+        return "+".join(f"{name}:{severity:g}" for name, severity in self.parts) or "clean"
+
+
+def _parse_part(text: str, default_severity: float) -> tuple[str, float]:
+    name, colon, severity = text.partition(":")
+    check_name(name, [*CORRUPTIONS, "clean"], "domains")
+    if not colon:
+        return name, default_severity
+    try:
+        return name, float(severity)
+    except ValueError:
+        raise InputError(
+            f"domains: {text!r} has no number after the colon; write NAME or NAME:SEVERITY, such as {name}:3."
+        ) from None
+
+
+def corrupt(images: Tensor, domain: Domain, seed: int, indices: Sequence[int], levels: str = "auto") -> Tensor:
+    """Show images under a domain.
+
+    The randomness of an image depends on the seed, the corruption and the image's index alone: neither the batch it
+    comes in, nor its place there, nor the number of workers changes a pixel. Between whole severities the parameters
+    are interpolated; between 0 and 1 the image fades linearly from clean to severity 1, with the same draws.
+
+    Args:
+        images: Float32, shape ``(B, C, H, W)`` with one or three channels, in [0, 1], on any device.
+        domain: Corruptions to apply in turn.
+        seed: Non-negative seed of the stream.
+        indices: Position of each image in its data set, ``B`` numbers.
+        levels: A key of ``LEVELS``; ``auto`` takes the published set that is nearest to the images' size.
+
+    Returns:
+        Same shape, dtype and device, in [0, 1].
+
+    Raises:
+        InputError: If the level set does not have a corruption of the domain.
+    """
+    chosen = nearest_levels(min(images.shape[-2:])) if levels == "auto" else levels
+    for name, severity in domain.parts:
+        draws = Draws([image_seed(seed, name, index) for index in indices], images.device)
+        corrupted = CORRUPTIONS[name](images, draws, *parameters(name, max(severity, 1), chosen)).clamp_(0, 1)
+        images = corrupted if severity >= 1 else torch.lerp(images, corrupted, severity)
+    return images
