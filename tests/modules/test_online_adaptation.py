@@ -358,7 +358,7 @@ def test_a_ragged_validation_batch_does_not_cost_the_report(
     make_stream: Make, make_host: Make, make_trainer: Make, tmp_path: Path
 ) -> None:
     host = make_host("tent")
-    stream = make_stream(batch_size=269, samples_per_domain=60)
+    stream = make_stream(batch_size=269, samples_per_domain=280)
     make_trainer().adapt(host, stream)
     assert (tmp_path / "run" / "report.html").is_file()
     assert host.forgetting is not None

@@ -65,8 +65,9 @@ class Report(Callback):
 
 def _of_the_stream(trainer: Trainer) -> dict[str, Any]:
     data = getattr(trainer, "datamodule", None)
-    names = ("order", "seed", "class_names", "domains")
-    return {"stream": type(data).__name__, **{name: getattr(data, name, None) for name in names}}
+    order = getattr(data, "schedule", getattr(data, "order", None))
+    known = {name: getattr(data, name, None) for name in ("seed", "class_names", "domains")}
+    return {"stream": type(data).__name__, "order": order, **known}
 
 
 def _of_the_cost(recorder: Recorder | None, summary: dict[str, Any], device: torch.device) -> dict[str, Any]:

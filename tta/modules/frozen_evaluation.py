@@ -44,8 +44,9 @@ class FrozenEvaluation(LightningModule):
     def _datamodule(self) -> Any:  # noqa: ANN401  Lightning types it as Any too
         return getattr(self.trainer, "datamodule", None)
 
-    def _new_monitor(self) -> StreamMonitor:
-        return StreamMonitor(self.num_classes, getattr(self._datamodule, "domains", ["stream"]), self.window)
+    def _new_monitor(self, label_delay: int = 0) -> StreamMonitor:
+        domains = getattr(self._datamodule, "domains", ["stream"])
+        return StreamMonitor(self.num_classes, domains, self.window, label_delay)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Count right predictions on clean source images, adapted and frozen: what was forgotten."""

@@ -81,7 +81,7 @@ class OnlineAdaptation(FrozenEvaluation):
         if not self._prepared:
             self._prepare_source()
         # Not a submodule: it belongs to one stream, and stays on the CPU where processes could not share its buffers.
-        self.__dict__["monitor"] = self._new_monitor()
+        self.__dict__["monitor"] = self._new_monitor(getattr(self._datamodule, "label_delay", 0))
 
     def _prepare_source(self) -> None:
         if self.weights is not None:
@@ -206,7 +206,8 @@ class OnlineAdaptation(FrozenEvaluation):
         }
 
     def on_train_epoch_end(self) -> None:
-        """Add up what the processes counted."""
+        """Score samples whose labels are late, and add up what the processes counted."""
+        self.monitor.settle()
         if self.trainer.world_size > 1:
             self.monitor.add_up(self._summed, self.trainer.world_size)
             passes = self._summed(torch.tensor([self.cost.forwards, self.cost.backwards]))

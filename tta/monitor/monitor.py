@@ -13,6 +13,7 @@ from tta.errors import InputError
 from tta.functional.entropy import marginal_entropy
 from tta.monitor.calibration import StreamCalibration
 from tta.monitor.collapse import compare
+from tta.monitor.delay import LabelDelay
 from tta.monitor.window import SampleWindow
 
 
@@ -26,6 +27,7 @@ class StreamMonitor(nn.Module):
         num_classes: Number of classes ``C``.
         domains: Names of the stream's domains.
         window: Samples that windowed figures look back over.
+        label_delay: Samples after which a sample's label is known: until then it enters no figure that needs it.
 
     Raises:
         InputError: For an argument out of range.
@@ -37,7 +39,9 @@ class StreamMonitor(nn.Module):
     first_flag: Tensor
     flag_steps: Tensor
 
-    def __init__(self, num_classes: int, domains: Sequence[str] = ("stream",), window: int = 500) -> None:
+    def __init__(
+        self, num_classes: int, domains: Sequence[str] = ("stream",), window: int = 500, label_delay: int = 0
+    ) -> None:
         super().__init__()
         if num_classes < 2:
             raise InputError(f"num_classes={num_classes}: need at least 2")
@@ -46,6 +50,7 @@ class StreamMonitor(nn.Module):
         self.num_classes = num_classes
         self.domains = list(domains)
         self.window = SampleWindow(window, num_classes)
+        self.delay = LabelDelay(label_delay, len(SCORED))
         self.calibration = StreamCalibration()
         self.register_buffer("counts", torch.zeros(len(COUNTS), dtype=torch.int64))
         self.register_buffer("nll_sum", torch.zeros((), dtype=torch.float64))
@@ -106,29 +111,49 @@ class StreamMonitor(nn.Module):
             raise InputError(f"domain {int(domains.max())} in a stream whose domains are {', '.join(self.domains)}")
         probabilities = logits.softmax(dim=1)
         source = torch.full((size,), -1) if source_predictions is None else source_predictions.cpu()
-        self._count(output, probabilities, labels, domains, source)
-        self.window.append(probabilities, labels, source)
+        domains = torch.zeros_like(labels) if domains is None else domains.cpu()
+        rows = self._rows(logits, probabilities, labels, domains, source)
+        self._count(output, source)
+        self.window.append(probabilities, torch.full_like(labels, -1), source)
+        self._score(self.delay.push(rows))
         return {**self._cumulative(), **self._batch(output, probabilities), **self._windowed()}
 
-    def _count(
-        self, output: AdapterOutput, probabilities: Tensor, labels: Tensor, domains: Tensor | None, source: Tensor
-    ) -> None:
-        known = labels >= 0
+    def settle(self) -> None:
+        """Score the samples whose labels are still awaited: the stream is over."""
+        self._score(self.delay.release())
+
+    def _rows(self, logits: Tensor, probabilities: Tensor, labels: Tensor, domains: Tensor, source: Tensor) -> Tensor:
         confidence, predictions = probabilities.max(dim=1)
+        numbers = int(self.window.seen) + torch.arange(len(labels))
+        nll = F.cross_entropy(logits.double(), labels.clamp(min=0), reduction="none")
+        columns = (numbers, labels, predictions, confidence, nll, domains, source)
+        return torch.stack([column.double() for column in columns], dim=1)
+
+    def _count(self, output: AdapterOutput, source: Tensor) -> None:
+        flagged = 0 if output.finite is None else len(source) - int(output.finite.sum())
+        counted = {
+            "samples": len(source),
+            "batches": 1,
+            "resets": int(output.reset is not None),
+            "flagged": flagged,
+            "compared": int((source >= 0).sum()),
+        }
+        for name, number in counted.items():
+            self.counts[COUNTS.index(name)] += number
+
+    def _score(self, rows: Tensor) -> None:
+        numbers, labels, predictions, _, _, domains, source = rows.long().unbind(dim=1)
+        confidence, nll = rows[:, SCORED.index("confidence")].float(), rows[:, SCORED.index("nll")]
+        known = labels >= 0
         correct = predictions == labels
         paired = known & (source >= 0)
-        flagged = 0 if output.finite is None else len(labels) - int(output.finite.sum())
-        reset = int(output.reset is not None)
-        columns = torch.stack(
-            [torch.ones_like(known), known, correct & known, paired, correct & paired, (source == labels) & paired], 1
-        ).long()
-        compared = int((source >= 0).sum())
-        self.counts += torch.cat([columns.sum(dim=0), torch.tensor([1, reset, flagged, compared])])
-        domains = torch.zeros_like(labels) if domains is None else domains.cpu()
-        self.domain_counts.index_add_(0, domains, columns[:, 1:])
+        columns = torch.stack([known, correct & known, paired, correct & paired, (source == labels) & paired], 1).long()
+        for name, total in zip(DOMAIN_COUNTS, columns.sum(dim=0), strict=True):
+            self.counts[COUNTS.index(name)] += total
+        self.domain_counts.index_add_(0, domains, columns)
         self.calibration.update(confidence[known], correct[known])
-        logits = output.logits.cpu()[known].double()
-        self.nll_sum += F.cross_entropy(logits, labels[known], reduction="sum")
+        self.nll_sum += nll[known].sum()
+        self.window.reveal(numbers, labels)
 
     def _cumulative(self) -> dict[str, float]:
         labelled = self.count("labelled")
@@ -219,6 +244,7 @@ class StreamMonitor(nn.Module):
 
 
 DOMAIN_COUNTS = ("labelled", "correct", "paired", "paired_correct", "source_correct")
+SCORED = ("number", "label", "prediction", "confidence", "nll", "domain", "source")
 COUNTS = ("samples", *DOMAIN_COUNTS, "batches", "resets", "flagged", "compared")
 
 

@@ -41,6 +41,16 @@ class SampleWindow(nn.Module):
         self.source_predictions[slots] = source_predictions[-kept:]
         self.seen += len(labels)
 
+    def reveal(self, numbers: Tensor, labels: Tensor) -> None:
+        """Write labels that were not known when their samples came.
+
+        Args:
+            numbers: How many samples came before each, shape ``(n,)``, int64; those that fell out are left alone.
+            labels: True classes, shape ``(n,)``, int64.
+        """
+        present = numbers >= int(self.seen) - self.size
+        self.labels[numbers[present] % self.size] = labels[present]
+
     def rows(self) -> tuple[Tensor, Tensor, Tensor]:
         """Probabilities, labels and source predictions of the samples present, in no particular order."""
         present = min(int(self.seen), self.size)
