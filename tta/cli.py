@@ -16,6 +16,7 @@ COMMANDS = {
     "adapt": "tta.lightning_cli:adapt",
     "test": "tta.lightning_cli:test",
     "predict": "tta.lightning_cli:predict",
+    "stream": "tta.stream_cli:stream",
     "report": "tta.report.command:report",
 }
 """Where each command lives; imported when it is called, since Lightning takes seconds."""
@@ -30,13 +31,15 @@ commands:
   adapt    adapt a source model online over a stream of shifted batches, and report whether it helped
   test     evaluate a source or an adapted model on a stream, frozen
   predict  write a frozen model's predictions on a stream
+  stream   draw a stream before anything is adapted to it: domains, severities, classes, images
   report   draw the page of a run again, or one page that compares several runs
 
 'tta COMMAND --help' explains the options of a command. Parts of a configuration compose, later ones win:
 
-  tta fit   --config configs/data/digits_source.yaml --config configs/model/digits_resnet.yaml
-  tta adapt --config configs/data/digits.yaml --config configs/model/digits_resnet.yaml \\
-            --config configs/adapter/sar.yaml --model.weights runs/.../weights.safetensors
+  tta fit    --config configs/data/digits_source.yaml --config configs/model/digits_resnet.yaml
+  tta stream --config configs/data/digits.yaml
+  tta adapt  --config configs/data/digits.yaml --config configs/model/digits_resnet.yaml \\
+             --config configs/adapter/sar.yaml --model.weights runs/.../weights.safetensors
 
 --traceback shows where an error came from.
 """

@@ -95,12 +95,15 @@ class OnlineCLI(RunCLI):
         parser.set_defaults({"trainer.enable_model_summary": False})
 
     def stem(self, config: Any) -> str:
-        """Command, adapter, stream and order."""
-        parts = [config.model.adapter.class_path, config.data.class_path]
-        names = [part.rsplit(".", 1)[-1].lower() for part in parts]
-        order = config.data.init_args.get("order")
+        """Command, adapter, stream, order and schedules."""
+        data = config.data.init_args
+        schedules = [data[name] for name in ("covariate", "labels") if data.get(name) is not None]
+        parts = [config.model.adapter, config.data, *schedules]
+        names = [part.class_path.rsplit(".", 1)[-1].lower() for part in parts]
+        unsaid = [name for name in names if name not in ("sequential", "shuffled")]
+        order = data.get("order")
         prefix = [] if self.command == "adapt" else [self.command]
-        return "-".join([*prefix, *names, *([order] if order else [])])
+        return "-".join([*prefix, *unsaid, *([order] if order else [])])
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """No logger unless one is given: CSV files are written anyway."""
