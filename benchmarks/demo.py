@@ -24,7 +24,7 @@ ADAPTERS: dict[str, tuple[str, ...]] = {
     "eata": (*ADAM, "--model.adapter.redundancy", "0.4", "--model.adapter.fisher_alpha", "1"),
     "sar": ("--model.optimizer.lr", "0.001"),
 }
-STREAMS = {"continual": "digits", "label_sorted": "digits_label_sorted"}
+STREAMS = ("continual", "label_sorted")
 NETWORK = ("--config", "configs/model/digits_resnet.yaml")
 
 
@@ -50,12 +50,12 @@ def main() -> None:
     )
     print(f"source model: {time.perf_counter() - started:.0f} s")
     runs = []
-    for stream, data in STREAMS.items():
+    for stream in STREAMS:
         for adapter, settings in ADAPTERS.items():
             runs.append(str(options.output / f"{stream}-{adapter}"))
             call(
-                *("adapt", "--config", f"configs/data/{data}.yaml", *NETWORK),
-                *("--config", f"configs/adapter/{adapter}.yaml", *settings),
+                *("adapt", "--config", "configs/data/digits.yaml", "--config", f"configs/stream/{stream}.yaml"),
+                *(*NETWORK, "--config", f"configs/adapter/{adapter}.yaml", *settings),
                 *("--data.samples_per_domain", str(options.samples), "--model.source_share", "1"),
                 *("--model.weights", str(source / "weights.safetensors"), "--trainer.default_root_dir", runs[-1]),
             )
