@@ -108,8 +108,8 @@ class Drift(CovariateSchedule):
 
     Attributes:
         steps: Steps of a walk, at least 1; it has ``steps + 1`` conditions.
-        baseline: Path of the ``summary.json`` of a frozen model that was tested on the stream of a ``Grid`` schedule
-            over the same domains.
+        baseline: Path of the ``summary.json`` of the frozen model (adapter ``Source``) on the stream of a ``Grid``
+            schedule over the same domains.
         accuracy: Accuracy of that model to keep, in [0, 1].
 
     Raises:

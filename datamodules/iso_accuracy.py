@@ -27,11 +27,11 @@ def read_accuracies(path: str) -> dict[str, float]:
         return {domain: float(scores["accuracy"]) for domain, scores in summary["per_domain"].items()}
     except OSError as error:
         raise InputError(
-            f"baseline: {path!r} cannot be read ({error.strerror}); give the summary.json of a test on a Grid stream."
+            f"baseline: {path!r} cannot be read ({error.strerror}); give the summary.json of Source on a Grid stream."
         ) from None
     except (ValueError, LookupError, TypeError, AttributeError):
         raise InputError(
-            f"baseline: {path!r} is no JSON file with per_domain accuracies; give the summary.json of a test on a Grid "
+            f"baseline: {path!r} is no JSON file with per_domain accuracies; give the summary.json of Source on a Grid "
             "stream."
         ) from None
 
@@ -71,12 +71,12 @@ class AccuracyGrid:
         first, second = ({0.0, *(pair[side] for pair in together if pair)} for side in (0, 1))
         if len(first) == 1:
             raise InputError(
-                f"baseline: nothing was measured between {a!r} and {b!r}; test on a Grid over these domains."
+                f"baseline: nothing was measured between {a!r} and {b!r}; run Source on a Grid over these domains."
             )
         table = {_point(a, x, b, y): (x, y) for x in sorted(first) for y in sorted(second)}
         for domain in table:
             if domain not in accuracies:
-                raise InputError(f"baseline: {domain!r} was not measured; test on a Grid over {a!r} and {b!r}.")
+                raise InputError(f"baseline: {domain!r} was not measured; run Source on a Grid over {a!r} and {b!r}.")
         values = np.array([accuracies[domain] for domain in table]).reshape(len(first), len(second))
         return cls(np.array(sorted(first)), np.array(sorted(second)), values, f"{a!r} and {b!r}")
 

@@ -15,6 +15,7 @@ from tta.stream_cli import read_stream
 
 ROOT = Path(__file__).parent.parent
 DATA = ("--config", "configs/data/digits.yaml")
+CORRELATED = ("--config", "configs/stream/correlated.yaml")
 SMALL = ("--data.samples_per_domain", "20", "--data.domains", "[contrast, invert]", "--data.batch_size", "10")
 
 Call = Callable[..., int]
@@ -155,3 +156,21 @@ def test_the_documentation_covers_every_schedule() -> None:
     for base in (datamodules.CovariateSchedule, datamodules.LabelSchedule):
         for schedule in base.__subclasses__():
             assert f"datamodules.{schedule.__name__}" in told
+
+
+@pytest.mark.parametrize(
+    "words",
+    [(*DATA, *CORRELATED), (*CORRELATED, *DATA), ("--config=configs/stream/correlated.yaml", *DATA)],
+    ids=["after", "before", "before, with an equals sign"],
+)
+def test_a_stream_part_stands_before_or_after_its_data_set(
+    words: Sequence[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["stream", *words, *SMALL, "--output", str(tmp_path / "stream.png")]) == 0
+    assert "Dirichlet(gamma=0.1" in capsys.readouterr().out
+
+
+def test_of_two_stream_parts_the_later_one_wins(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = (*CORRELATED, *DATA, "--config", "configs/stream/label_sorted.yaml")
+    assert main(["stream", *words, *SMALL, "--output", str(tmp_path / "stream.png")]) == 0
+    assert "Sorted()" in capsys.readouterr().out

@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger
+from yaml import YAMLError
 
 import tta.callbacks  # noqa: F401  classes of an imported module can be given by their bare names
 from tta.callbacks import SaveRunConfig, SaveWeights, last_checkpoint
@@ -29,6 +31,32 @@ class OneLineParser(LightningArgumentParser):
         raise InputError(one_line(message, type(self).words, options)) from ex
 
 
+def data_sets_first(arguments: Sequence[str]) -> list[str]:
+    """Let parts come in any order: a part that adds options to a data set has to be read after the one that names it.
+
+    Args:
+        arguments: Words of a command.
+
+    Returns:
+        The same words; where configuration files stand, those whose ``data`` has no ``class_path`` come last.
+    """
+    words = [part for word in arguments for part in (word.split("=", 1) if word.startswith("--config=") else [word])]
+    places = [place + 1 for place, word in enumerate(words[:-1]) if word == "--config"]
+    files = sorted((words[place] for place in places), key=_adds_to_a_data_set)
+    for place, file in zip(places, files, strict=True):
+        words[place] = file
+    return words
+
+
+def _adds_to_a_data_set(file: str) -> bool:
+    try:
+        part = OmegaConf.load(file)
+    except (OSError, ValueError, YAMLError):
+        return False  # the parser says what is wrong
+    data = part.get("data") if isinstance(part, DictConfig) else None
+    return isinstance(data, DictConfig) and "class_path" not in data
+
+
 class RunCLI(LightningCLI):
     """A LightningCLI for one command, whose run has a folder of its own.
 
@@ -39,6 +67,7 @@ class RunCLI(LightningCLI):
 
     def __init__(self, command: str, arguments: Sequence[str], **settings: Any) -> None:
         self.command = command
+        arguments = data_sets_first(arguments)
         OneLineParser.words = arguments
         super().__init__(
             args=[command, *arguments],

@@ -110,12 +110,14 @@ def host_words(data: Path, network: str, adapter: str, settings: tuple[str, ...]
 
 def corruptions(options: argparse.Namespace) -> str:
     results, commands = {}, []
+    stream = stream_words(options.data, CORRUPTIONS, options.samples)
+    draw(stream, "corruptions")
     for network in NETWORKS:
         for adapter, settings in ADAPTERS.items():
             if adapter == "bnstats" and network != "ResNet-20 BN":
                 continue
             words = (
-                *("adapt", *stream_words(options.data, CORRUPTIONS, options.samples), "--data.batch_size", "200"),
+                *("adapt", *stream, "--data.batch_size", "200"),
                 *host_words(options.data, network, adapter, settings),
                 *("--data.source_samples", "2000", "--model.protocol", "per_domain"),
             )
@@ -148,6 +150,12 @@ def step(adapter: str, part: str) -> tuple[str, ...]:
     return () if adapter == "source" else ("--model.optimizer.lr", rate)
 
 
+def draw(stream: tuple[str, ...], stem: str) -> None:
+    picture = HERE / "streams" / f"{stem}.png"
+    if not picture.exists():
+        call("stream", *stream, "--output", str(picture))
+
+
 def orders(options: argparse.Namespace) -> str:
     results: dict[str, dict[str, Any]] = {}
     commands: list[str] = []
@@ -159,9 +167,7 @@ def orders(options: argparse.Namespace) -> str:
             *(*stream_words(options.data, FIVE, options.samples), "--config", f"configs/stream/{part}.yaml"),
             *(*(("--data.samples_per_domain", "200") if part == "batch_size_one" else ()), *filled),
         )
-        picture = HERE / "streams" / f"{stem}.png"
-        if not picture.exists():
-            call("stream", *stream, "--output", str(picture))
+        draw(stream, stem)
         for adapter in COMPARED:
             words = ("adapt", *stream, *host_words(options.data, "ResNet-20 GN", adapter, step(adapter, part)))
             results[f"{name}, {adapter}"] = run(words, options.runs / "orders" / f"{stem}-{adapter}", commands)
