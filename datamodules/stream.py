@@ -236,4 +236,4 @@ def _in_words(part: CovariateSchedule | LabelSchedule) -> str:
         for field in dataclasses.fields(part)  # type: ignore[arg-type]
         if getattr(part, field.name) != field.default
     ]
-    return f"{type(part).__name__}({', '.join(given)})"
+    return type(part).__name__ + (f"({', '.join(given)})" if given else "")

@@ -25,7 +25,7 @@ def adapt(adapter: str, stream: str, model: str, folder: Path) -> int:
         "--data.source_samples",
         "32",
     )
-    size = () if stream == "batch_size_one" else ("--data.batch_size", "32")
+    size = () if stream == "batch_size_one" else ("--data.batch_size", "16")
     quiet = ("--trainer.enable_progress_bar", "false", "--trainer.limit_val_batches", "1")
     limits = ("--trainer.limit_train_batches", "8", "--trainer.default_root_dir", str(folder))
     return main(["adapt", *parts, *images, *size, *quiet, *limits])

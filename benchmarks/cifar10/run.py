@@ -55,7 +55,7 @@ NETWORKS = {
     "ViT": ("cifar10_vit", "vit_cifar10jpeg.safetensors"),
 }
 COMPARED = ("source", "tent", "sar")
-ACCURACY = ("--data.covariate.accuracy", "0.7")
+ACCURACY = ("--data.covariate.accuracy", "0.75")
 ORDERS: dict[str, tuple[str, ...]] = {
     "per-domain reset": ("continual", "--model.protocol", "per_domain"),
     "continual": ("continual",),

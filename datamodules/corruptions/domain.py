@@ -92,7 +92,7 @@ def corrupt(images: Tensor, domain: Domain, seed: int, indices: Sequence[int], l
     if not domain.parts:
         return images
     chosen = nearest_levels(min(images.shape[-2:])) if levels == "auto" else levels
-    if images.is_cuda:
+    if images.device.type != "cpu":
         return _corrupt(images, domain, seed, indices, chosen)
     size = max(1, CACHED_VALUES // max(1, images[:1].numel()))
     pieces = zip(images.split(size), _split(indices, size), strict=True)

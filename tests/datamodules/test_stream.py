@@ -322,7 +322,7 @@ def test_a_stream_shorter_than_one_batch_is_refused():
 
 def test_the_schedule_in_words():
     assert Stream().schedule == "continual"
-    assert Stream(order="mixed", labels=Dirichlet()).schedule == "mixed, Dirichlet()"
+    assert Stream(order="mixed", labels=Dirichlet()).schedule == "mixed, Dirichlet"
     words = Stream(covariate=Recurring(3), labels=Dirichlet(0.5), boundaries="hidden").schedule
     assert words == "continual, Recurring(times=3), Dirichlet(gamma=0.5), hidden boundaries"
 
