@@ -11,6 +11,9 @@ from torch.nn import functional as F
 from datamodules.corruptions.draws import Draws
 from datamodules.corruptions.registry import corruption
 
+FOURIER_SIDE = 13
+"""Side of a kernel from which on Fourier transforms are faster than sums, at 224 pixels."""
+
 
 @corruption
 def gaussian_blur(images: Tensor, draws: Draws, sigma: float) -> Tensor:
@@ -25,7 +28,8 @@ def gaussian_blur(images: Tensor, draws: Draws, sigma: float) -> Tensor:
 def defocus_blur(images: Tensor, draws: Draws, radius: float, alias_blur: float) -> Tensor:
     """Average over a disk, whose edge is smoothed by a Gaussian of ``alias_blur``; the border is mirrored."""
     kernel = disk(radius, alias_blur)
-    return correlate(_mirror(images, len(kernel) // 2), kernel)
+    mirrored = _mirror(images, len(kernel) // 2)
+    return correlate(mirrored, kernel) if len(kernel) < FOURIER_SIDE else correlate_by_fourier(mirrored, kernel)
 
 
 @corruption
@@ -107,6 +111,30 @@ def correlate(images: Tensor, kernel: Tensor) -> Tensor:
     weight = kernel.to(images.device).expand(planes.shape[1], 1, -1, -1)
     correlated = F.conv2d(planes, weight, groups=planes.shape[1])
     return correlated.view(*images.shape[:2], *correlated.shape[-2:])
+
+
+def correlate_by_fourier(images: Tensor, kernel: Tensor) -> Tensor:
+    """Do the same as ``correlate`` by Fourier transforms, whose cost does not grow with the kernel.
+
+    Args:
+        images: Float32, ``(B, C, H, W)``.
+        kernel: Float32, ``(h, w)``.
+
+    Returns:
+        Float32, ``(B, C, H - h + 1, W - w + 1)``; equal to ``correlate`` up to rounding, some 1e-6.
+    """
+    size = [_fast_length(side) for side in images.shape[-2:]]
+    spectrum = torch.fft.rfft2(kernel.flip(0, 1).to(images.device), s=size)
+    correlated: Tensor = torch.fft.irfft2(torch.fft.rfft2(images, s=size).mul_(spectrum), s=size)
+    return correlated[..., len(kernel) - 1 : images.shape[-2], kernel.shape[1] - 1 : images.shape[-1]]
+
+
+def _fast_length(side: int) -> int:
+    rest = side
+    for prime in (2, 3, 5):
+        while rest % prime == 0:
+            rest //= prime
+    return side if rest == 1 else _fast_length(side + 1)
 
 
 def _mirror(images: Tensor, margin: int) -> Tensor:

@@ -1,10 +1,13 @@
 """What cameras, screens and files do to the values of an image."""
 
+import io
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.io import decode_jpeg, encode_jpeg
 
 from datamodules.corruptions.draws import Draws
 from datamodules.corruptions.registry import corruption
@@ -50,23 +53,24 @@ def pixelate(images: Tensor, draws: Draws, scale: float) -> Tensor:
     height, width = images.shape[-2:]
     rows = _average_boxes(images, int(height * scale))
     columns = _average_boxes(rows.mT, int(width * scale))
-    return _enlarge(_enlarge(columns, width).mT, height)
+    return _enlarge(_enlarge(columns, width).mT.contiguous(), height)
 
 
 @corruption
 def jpeg_compression(images: Tensor, draws: Draws, quality: float) -> Tensor:
     """Write and read a JPEG file; the quality is rounded."""
-    decoded = torch.empty(images.shape)
-    for image, result in zip(images.cpu(), decoded, strict=True):
-        result.copy_(_through_jpeg(image, round(quality)))
-    return decoded.div_(255).to(images.device)
+    # NumPy casts several times faster than torch; torchvision's codec is faster than Pillow's, but deprecated.
+    planes = torch.add(torch.tensor(0.5), images.cpu(), alpha=255).numpy().astype(np.uint8)
+    decoded = np.stack([_through_jpeg(image, round(quality)) for image in planes])
+    pixels = torch.from_numpy(decoded).reshape(*decoded.shape[:3], -1).movedim(-1, 1)
+    return pixels.to(images.device, torch.float32, memory_format=torch.contiguous_format).div_(255)
 
 
-def _through_jpeg(image: Tensor, quality: int) -> Tensor:
-    # NumPy's cast and interleaving of planes are several times faster than torch's cast and permutation, and the codec
-    # takes interleaved values without a copy.
-    planes = torch.add(torch.tensor(0.5), image, alpha=255).numpy().astype(np.uint8)
-    return decode_jpeg(encode_jpeg(torch.from_numpy(np.stack(planes, -1)).movedim(-1, 0), quality))
+def _through_jpeg(planes: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
+    bands = [Image.fromarray(plane) for plane in planes]
+    file = io.BytesIO()
+    (bands[0] if len(bands) == 1 else Image.merge("RGB", bands)).save(file, "JPEG", quality=quality)
+    return np.asarray(Image.open(file))
 
 
 def _average_boxes(images: Tensor, count: int) -> Tensor:

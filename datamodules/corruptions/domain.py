@@ -12,7 +12,7 @@ from datamodules.corruptions.registry import CORRUPTIONS, check_severity, neares
 from tta.errors import InputError
 
 CACHED_VALUES = 2**20
-"""A CPU corrupts about as many values at a time: what its caches hold. Whole batches took up to twice as long."""
+"""Most values that a CPU corrupts at a time: what its caches hold. Whole batches took up to twice as long."""
 
 
 @dataclass(frozen=True)
@@ -89,23 +89,27 @@ def corrupt(images: Tensor, domain: Domain, seed: int, indices: Sequence[int], l
     Raises:
         InputError: If the level set does not have a corruption of the domain.
     """
-    if not domain.parts:
-        return images
     chosen = nearest_levels(min(images.shape[-2:])) if levels == "auto" else levels
-    if images.device.type != "cpu":
-        return _corrupt(images, domain, seed, indices, chosen)
-    size = max(1, CACHED_VALUES // max(1, images[:1].numel()))
-    pieces = zip(images.split(size), _split(indices, size), strict=True)
-    return torch.cat([_corrupt(piece, domain, seed, places, chosen) for piece, places in pieces])
+    result = images.clone() if not domain.parts else torch.empty_like(images)
+    size = _piece(images)
+    for start in range(0, len(images), size):
+        piece = slice(start, start + size)
+        _corrupt(images[piece], domain, seed, indices[piece], chosen, result[piece])
+    return result
 
 
-def _split(indices: Sequence[int], size: int) -> list[Sequence[int]]:
-    return [indices[start : start + size] for start in range(0, max(1, len(indices)), size)]
+def _piece(images: Tensor) -> int:
+    if images.device.type != "cpu" or len(images) == 0:
+        return max(1, len(images))
+    most = max(1, CACHED_VALUES // images[0].numel())
+    return 1 << (most.bit_length() - 1)  # convolutions like an even number of channels
 
 
-def _corrupt(images: Tensor, domain: Domain, seed: int, indices: Sequence[int], levels: str) -> Tensor:
+def _corrupt(images: Tensor, domain: Domain, seed: int, indices: Sequence[int], levels: str, result: Tensor) -> None:
     for name, severity in domain.parts:
         draws = Draws([image_seed(seed, name, index) for index in indices], images.device)
-        corrupted = CORRUPTIONS[name](images, draws, *parameters(name, max(severity, 1), levels)).clamp_(0, 1)
-        images = corrupted if severity >= 1 else torch.lerp(images, corrupted, severity)
-    return images
+        corrupted = CORRUPTIONS[name](images, draws, *parameters(name, max(severity, 1), levels))
+        if severity >= 1:
+            images = torch.clamp(corrupted, 0, 1, out=result)
+        else:
+            images = torch.lerp(images, corrupted.clamp_(0, 1), severity, out=result)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datamodules.corruptions import CORRUPTIONS, LEVELS, Draws
-from datamodules.corruptions.blur import correlate, disk, drag, gaussian_window, move_sources
+from datamodules.corruptions.blur import correlate, correlate_by_fourier, disk, drag, gaussian_window, move_sources
 
 SIDE = 25
 
@@ -98,6 +98,19 @@ def test_correlate_is_the_sum_of_products(images):
     kernel = torch.rand(3, 2, generator=torch.Generator().manual_seed(0))
     expected = (images[:, :, 4:7, 9:11] * kernel).sum((-2, -1))
     torch.testing.assert_close(correlate(images, kernel)[:, :, 4, 9], expected)
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(9, 41), st.integers(9, 41))
+def test_correlating_by_fourier_transforms_is_the_same(rows, columns, height, width):
+    generator = torch.Generator().manual_seed(rows + 10 * columns)
+    images, kernel = (torch.rand(shape, generator=generator) for shape in ((2, 3, height, width), (rows, columns)))
+    torch.testing.assert_close(correlate_by_fourier(images, kernel), correlate(images, kernel), rtol=1e-5, atol=1e-5)
+
+
+def test_a_large_disk_blurs_an_image_the_same_in_any_batch(images):
+    many = images.expand(5, *images.shape[1:]) if len(images) == 1 else images
+    together = blurred("defocus_blur", many, 10, 0.5)
+    assert torch.equal(together[1:2], blurred("defocus_blur", many[1:2], 10, 0.5))
 
 
 def test_dragging_to_the_right_weights_what_lies_right(point):

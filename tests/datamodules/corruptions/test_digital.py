@@ -74,16 +74,23 @@ def test_pixelate_agrees_with_pillow(smooth_images, scale, height, width):
     assert np.abs(shown("pixelate", image, scale)[0].numpy() * 255 - expected).max() < 1.01
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("quality", [80, 25, 7])
-def test_jpeg_compression_agrees_with_pillow(smooth_images, quality, channels):
-    image = smooth_images(1, channels, 24, 31)
-    pixels = (image[0] * 255).round().byte().permute(1, 2, 0).numpy()
+def by_pillow(image, quality):
+    pixels = (image * 255).round().byte().permute(1, 2, 0).numpy()
     file = io.BytesIO()
     Image.fromarray(pixels.squeeze()).save(file, "JPEG", quality=quality)
-    expected = np.asarray(Image.open(file), dtype=np.float32) / 255
-    result = shown("jpeg_compression", image, quality)[0].permute(1, 2, 0).squeeze()
-    torch.testing.assert_close(result, torch.from_numpy(expected))
+    decoded = np.asarray(Image.open(file), dtype=np.float32) / 255
+    return torch.from_numpy(decoded).view(*image.shape[1:], -1).movedim(-1, 0)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("quality", [80, 25, 7])
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (24, 31), (33, 30)])
+def test_jpeg_compression_agrees_with_pillow(smooth_images, quality, channels, height, width):
+    smooth = smooth_images(1, channels, height, width)
+    noise = torch.rand(smooth.shape, generator=torch.Generator().manual_seed(0))
+    expected = [by_pillow(image, quality) for image in (smooth[0], noise[0])]
+    result = shown("jpeg_compression", torch.cat([smooth, noise]), quality)
+    torch.testing.assert_close(result, torch.stack(expected))
 
 
 def test_qualities_between_whole_numbers_are_rounded(images):
