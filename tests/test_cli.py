@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from tta.cli import main
 
@@ -204,3 +205,23 @@ def test_help_explains(words: list[str], capsys: pytest.CaptureFixture[str]) -> 
 def test_module_and_script_start(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-m", "tta", "--help"], capture_output=True, text=True, check=True)
     assert "usage: tta COMMAND" in done.stdout
+
+
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_an_unreadable_image_is_named_in_one_line_also_by_a_worker(
+    workers: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / "tree" / name).mkdir(parents=True)
+        for number in range(4):
+            Image.new("RGB", (32, 32), (40 * number, 0, 0)).save(tmp_path / "tree" / name / f"{number}.png")
+    broken = tmp_path / "tree" / "dog" / "2.png"
+    broken.write_bytes(b"no image")
+    data = ("--data", "datamodules.ImageFolderStream", "--data.root", str(tmp_path / "tree"), "--data.batch_size", "4")
+    network = ("--model.backbone", "models.TimmClassifier", "--model.backbone.name", "test_resnet")
+    model = (*network, "--model.backbone.num_classes", "2", "--model.adapter", "tta.adapters.Source")
+    own = ("--data.num_workers", workers, "--trainer.default_root_dir", str(tmp_path / "run"))
+    assert main(["adapt", *data, *model, *QUIET, *own]) == 2
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith(("tta: error", "Traceback"))]
+    assert len(said) == 1
+    assert said[0].startswith(f"tta: error: image: '{broken}' cannot be read (")

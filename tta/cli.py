@@ -71,7 +71,8 @@ def main(arguments: Sequence[str]) -> int:
 
 def _message(error: Exception) -> str | None:
     if isinstance(error, InputError):
-        return str(error)
+        # A loader's worker passes its error on with the whole traceback; what is wrong stands in the last line.
+        return str(error).strip().rpartition("\n")[2].removeprefix(f"{InputError.__module__}.{InputError.__name__}: ")
     if isinstance(error, ValueError) and "Union subtypes" in str(error):
         # jsonargparse hides an InputError of a class inside one of its own where the class is optional.
         return one_line(str(error))
