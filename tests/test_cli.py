@@ -225,3 +225,11 @@ def test_an_unreadable_image_is_named_in_one_line_also_by_a_worker(
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith(("tta: error", "Traceback"))]
     assert len(said) == 1
     assert said[0].startswith(f"tta: error: image: '{broken}' cannot be read (")
+
+
+def test_a_run_that_cannot_be_built_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = ("--data", "datamodules.ImageFolderStream", "--data.root", "nowhere")
+    model = ("--model.backbone", "torch.nn.Identity", "--model.adapter", "tta.adapters.Source")
+    assert main(["adapt", *data, *model, *QUIET]) == 2
+    assert list((tmp_path / "runs").iterdir()) == []

@@ -1,6 +1,7 @@
 """LightningCLI, one command at a time, each run in a folder of its own."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -99,11 +100,22 @@ class RunCLI(LightningCLI):
         ckpt_path = config.get("ckpt_path")
         resumed = ckpt_path if self.command in ("adapt", "fit") else None
         folder = choose_run_folder(config.trainer.default_root_dir, self.stem(config), resumed)
+        self.chosen_here = config.trainer.default_root_dir is None
         config.trainer.default_root_dir = folder
         if ckpt_path is not None and self.command != "adapt":
             path = last_checkpoint(folder) if resumed == "last" else Path(ckpt_path)
             check_checkpoint(path)
             config.ckpt_path = str(path)
+
+    def instantiate_classes(self) -> None:
+        """Build everything; what cannot be built leaves no empty run folder behind."""
+        try:
+            super().instantiate_classes()
+        except Exception:
+            if self.chosen_here:
+                with suppress(OSError):  # not empty, or gone
+                    Path(self.folder).rmdir()
+            raise
 
     def stem(self, config: Any) -> str:
         """Name of the run folder."""

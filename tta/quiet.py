@@ -12,6 +12,7 @@ DELIBERATE = (
     ".*Checkpoint directory .* exists and is not empty.*",
     ".*smaller than the logging interval.*",
     ".*custom batch sampler.*",
+    ".*Total length of `list` across ranks is zero.*",
 )
 """Lightning's warnings about what runs do on purpose."""
 
