@@ -1,7 +1,7 @@
 """CIFAR-10 and CIFAR-100: to train on, and as streams that are corrupted on the fly."""
 
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 from torchvision.datasets import CIFAR10, CIFAR100
@@ -144,8 +144,6 @@ class CIFARSource(SourceDataModule):
 
 class CIFARStream(CorruptedStream):
     """A stream of the test images of CIFAR-10 or CIFAR-100, corrupted on the fly."""
-
-    default_domains: ClassVar[tuple[str, ...]] = ("clean",)
 
     def __init__(
         self,

@@ -1,5 +1,6 @@
 """The base of streams of clean images that are corrupted on the fly."""
 
+import functools
 from typing import Any, ClassVar, Literal
 
 from datamodules.checks import check_name
@@ -40,7 +41,6 @@ class CorruptedStream(StreamDataModule):
         """
         self.levels = check_name(levels or self.default_levels, ("auto", *LEVELS), "levels")
         self.corrupt_on = check_name(corrupt_on, ("loader", "device"), "corrupt_on")
-        self.severity = options.get("severity", 5)
         super().__init__(**options)
 
     def available_domains(self) -> list[str]:
@@ -65,6 +65,10 @@ class CorruptedStream(StreamDataModule):
         return self._corruption()(batch)
 
     def _corruption(self) -> BatchCorruption:
+        return self._of_conditions
+
+    @functools.cached_property
+    def _of_conditions(self) -> BatchCorruption:
         domains = [Domain.parse(condition, self.severity) for condition in self.conditions]
         return BatchCorruption(domains, self.seed, self.levels)
 

@@ -1,13 +1,15 @@
 """The base of streams to adapt to."""
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from datamodules.array_types import Ints
 from datamodules.base import Loading
 from datamodules.checks import check_at_least, check_name
 from datamodules.corruptions import check_severity
@@ -15,7 +17,7 @@ from datamodules.covariate import CovariateSchedule, Sequential
 from datamodules.datasets import BatchCorruption, ImageData, Sample, StreamDataset, whole
 from datamodules.labels import LabelSchedule, Shuffled
 from datamodules.loader import BatchKeys, StreamLoader
-from datamodules.orders import StreamPlan, make_plan, shard
+from datamodules.orders import BOUNDARIES, ORDERS, StreamPlan, make_plan, shard
 from datamodules.samplers import random_subset
 from tta.errors import InputError
 
@@ -84,8 +86,8 @@ class StreamDataModule(Loading):
         self.severity = severity
         self.covariate = covariate
         self.labels = labels
-        self.order = check_name(order, ("continual", "mixed"), "order")
-        self.boundaries = check_name(boundaries, ("known", "hidden"), "boundaries")
+        self.order = check_name(order, ORDERS, "order")
+        self.boundaries = check_name(boundaries, BOUNDARIES, "boundaries")
         self.label_delay = check_at_least(label_delay, 0, "label_delay", "0 scores every sample at once")
         self.samples_per_domain = samples_per_domain
         self.source_samples = check_at_least(source_samples, 1, "source_samples", "512 is usual")
@@ -143,12 +145,12 @@ class StreamDataModule(Loading):
         """Decide what the whole stream shows when, before sharding; reads no image.
 
         Raises:
-            InputError: If there is no image, or a domain is shorter than a batch.
+            InputError: If there is no image, or the stream is shorter than a batch.
         """
-        kept = {condition: self._kept(condition) for condition in self.conditions}
+        kept = functools.cache(lambda size: random_subset(size, self.samples_per_domain, self.seed))
         plan = make_plan(
             self.segments,
-            lambda condition: self.images_of(condition).labels[kept[condition]],
+            lambda condition: self._labels_of(condition, kept),
             self.num_classes,
             self.labels,
             self.order,
@@ -156,14 +158,18 @@ class StreamDataModule(Loading):
             self.batch_size,
             self.boundaries,
         )
+        if self.samples_per_domain is None:
+            return plan
         index = plan.index.copy()
-        for number, condition in enumerate(plan.conditions):
-            shown = plan.condition == number
-            index[shown] = kept[condition][index[shown]]
+        sizes = np.array([len(self.images_of(condition)) for condition in plan.conditions])
+        for size in np.unique(sizes).tolist():
+            shown = (sizes == size)[plan.condition]
+            index[shown] = kept(size)[index[shown]]
         return dataclasses.replace(plan, index=index)
 
-    def _kept(self, condition: str) -> Any:  # noqa: ANN401 - an array of int64
-        return random_subset(len(self.images_of(condition)), self.samples_per_domain, self.seed)
+    def _labels_of(self, condition: str, kept: Callable[[int], Ints]) -> Ints:
+        images = self.images_of(condition)
+        return images.labels if self.samples_per_domain is None else images.labels[kept(len(images))]
 
     def _corruption(self) -> BatchCorruption | None:
         return None

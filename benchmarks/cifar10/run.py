@@ -20,26 +20,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from datamodules.stored_corruptions import STANDARD as CORRUPTIONS
 from tta.cli import main as tta_main
 
 HERE = Path(__file__).parent
-CORRUPTIONS = (
-    "gaussian_noise",
-    "shot_noise",
-    "impulse_noise",
-    "defocus_blur",
-    "glass_blur",
-    "motion_blur",
-    "zoom_blur",
-    "snow",
-    "frost",
-    "fog",
-    "brightness",
-    "contrast",
-    "elastic_transform",
-    "pixelate",
-    "jpeg_compression",
-)
 FIVE = ("gaussian_noise", "defocus_blur", "frost", "contrast", "pixelate")
 ADAM = ("--model.optimizer", "torch.optim.Adam", "--model.optimizer.lr", "0.001")
 ADAPTERS: dict[str, tuple[str, ...]] = {
