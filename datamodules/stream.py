@@ -167,6 +167,11 @@ class StreamDataModule(Loading):
             index[shown] = kept(size)[index[shown]]
         return dataclasses.replace(plan, index=index)
 
+    def domain_sizes(self) -> dict[str, int]:
+        """Number of samples of each domain of the whole stream, by name."""
+        counts = np.bincount(self.plan().domain, minlength=len(self.domains))
+        return dict(zip(self.domains, counts.tolist(), strict=True))
+
     def _labels_of(self, condition: str, kept: Callable[[int], Ints]) -> Ints:
         images = self.images_of(condition)
         return images.labels if self.samples_per_domain is None else images.labels[kept(len(images))]

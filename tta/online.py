@@ -96,6 +96,15 @@ class OnlineModel(nn.Module):
             self._restore(self.last.reset)
         return self.last.logits
 
+    @torch.inference_mode(False)
+    def observe_target(self, batches: Iterable[Any]) -> None:
+        """Show the target images to a transductive method before it predicts them; others have nothing to learn here.
+
+        Args:
+            batches: An iterable of batches, as ``source`` of the constructor. Labels are not read.
+        """
+        self.adapter.observe_target(self.model, source_images(batches, self.model), self.updater)
+
     def reset(self) -> None:
         """Go back to the source: weights, buffers, optimiser and method state, bit for bit."""
         self._restore(ResetScope.ALL)

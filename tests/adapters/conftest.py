@@ -15,15 +15,26 @@ BASE: dict[str, dict[str, Any]] = {
 }
 """Hyper-parameters under which a method learns from most samples of the small stream."""
 
+Prepared = tuple[nn.Module, dict[str, Any]]
+
+COMPANIONS: dict[str, Callable[[nn.Module, str], Prepared]] = {}
+"""For methods that need something trained: makes, of a plain network and its kind, the network that the method takes
+and the constructor arguments that carry its companion."""
+
+
+def companion(name: str, kind: str, model: nn.Module) -> Prepared:
+    return COMPANIONS[name](model, kind) if name in COMPANIONS else (model, {})
+
 
 @pytest.fixture
 def build(trained: Callable[[str], nn.Module], digits: tuple[Tensor, Tensor]) -> Callable[..., tta.OnlineModel]:
     """Maker of an online model of a trained network, with source images where the method wants some."""
 
     def make(name: str, kind: str, model: nn.Module | None = None, **arguments: Any) -> tta.OnlineModel:
-        arguments = {"lr": 0.02, **BASE.get(name, {}), **arguments}
+        model, own = companion(name, kind, trained(kind) if model is None else model)
+        arguments = {"lr": 0.02, **BASE.get(name, {}), **own, **arguments}
         arguments.setdefault("source", digits[0][:16].split(8))
-        return tta.online(trained(kind) if model is None else model, name, **arguments)
+        return tta.online(model, name, **arguments)
 
     return make
 
@@ -38,7 +49,7 @@ def everything(flat: Callable[[Any], dict[str, Any]]) -> Callable[[tta.OnlineMod
                 "weights": dict(online.model.named_parameters()),
                 "buffers": dict(online.model.named_buffers()),
                 "optimizer": online.optimizer.state_dict() if online.optimizer is not None else None,
-                "adapter": dict(online.adapter.named_buffers()),
+                "adapter": [dict(online.adapter.named_parameters()), dict(online.adapter.named_buffers())],
                 "saved": online.state_dict(),
             }
         )
@@ -55,7 +66,8 @@ class PrivateGradients:
         self.discard()
 
     def backward(self, loss: Tensor) -> None:
-        for total, gradient in zip(self.sums, torch.autograd.grad(loss, self.parameters), strict=True):
+        gradients = torch.autograd.grad(loss, self.parameters, materialize_grads=True)
+        for total, gradient in zip(self.sums, gradients, strict=True):
             total += gradient
 
     def step(self) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 import tta
@@ -129,7 +130,10 @@ def test_prepare_is_idempotent(make, flat, variant, kind):
 
 @every_case
 def test_prepare_keeps_every_key_of_the_state_dict(make, trained, variant, kind):
-    assert list(make(variant, kind).model.state_dict()) == list(trained(kind).state_dict())
+    model = trained(kind)
+    keys = list(model.state_dict())
+    make(variant, kind, model=model)
+    assert list(model.state_dict()) == keys
 
 
 @every_case
@@ -155,8 +159,9 @@ def test_a_method_of_batch_normalisation_refuses_a_network_without_it(build, nam
 def test_only_declared_parameters_and_buffers_change(make, flat, stream, variant, kind):
     online = make(variant, kind)
     declared = {id(p) for p in online.adapter.trainable(online.model)}
-    frozen = {name: p for name, p in online.model.named_parameters() if id(p) not in declared}
-    adapted = {name: p for name, p in online.model.named_parameters() if id(p) in declared}
+    parameters = {**dict(online.model.named_parameters()), **dict(online.adapter.named_parameters(prefix="adapter"))}
+    frozen = {name: p for name, p in parameters.items() if id(p) not in declared}
+    adapted = {name: p for name, p in parameters.items() if id(p) in declared}
     before, before_adapted = flat(frozen), flat(adapted)
     buffers = flat(dict(online.model.named_buffers()))
     for x in stream[:3]:
@@ -205,14 +210,14 @@ def test_predict_changes_nothing(make, everything, stream, variant, kind):
 
 @honest_cases
 def test_prediction_of_a_batch_is_what_predict_would_have_said(make, stream, variant, kind):
-    """Logits come from before the update; a moving average of statistics is the one thing that comes first."""
+    """Before the update or after it, as declared; a moving average of statistics is the one thing that comes first."""
     online = make(variant, kind)
     online(stream[0])
-    foretold = online.adapter.predict(online.model, stream[1])
+    before = online.adapter.predict(online.model, stream[1])
     logits = online(stream[1])
-    if getattr(online.adapter, "accumulate", False):
-        foretold = online.adapter.predict(online.model, stream[1])
-    assert torch.equal(foretold, logits)
+    after = online.adapter.predict(online.model, stream[1])
+    late = online.adapter.facts.predicts_after or getattr(online.adapter, "accumulate", False)
+    assert torch.equal(after if late else before, logits)
 
 
 # ---- carrying state -------------------------------------------------------------------------------------------------
@@ -270,12 +275,18 @@ def test_same_seed_same_result(make, everything, stream, variant, kind):
     assert runs[0][1] == runs[1][1]
 
 
+def drop_half(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+    return F.dropout(output, 0.5, module.training)
+
+
 @honest_cases
 def test_dropout_stays_off(make, trained, stream, variant, kind):
     runs = []
     for seed in (0, 1):
         torch.manual_seed(seed)
-        online = make(variant, kind, model=nn.Sequential(trained(kind), nn.Dropout(0.5)))
+        model = trained(kind)
+        model.register_forward_hook(drop_half)
+        online = make(variant, kind, model=model)
         online.train()
         runs.append([online(x) for x in stream[:2]])
     assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
@@ -380,20 +391,16 @@ def test_batch_without_a_finite_row_changes_nothing(make, everything, stream, va
     assert online.resets == resets
 
 
-class Poisoned(nn.Module):
-    """A network whose ``at``-th backward pass gives NaN."""
+class Poison:
+    """A forward hook that makes the ``at``-th backward pass give NaN."""
 
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
+    def __init__(self) -> None:
         self.at: int | None = None
         self.seen = 0
 
-    def forward(self, x: Tensor) -> Tensor:
-        logits = self.network(x)
-        if logits.requires_grad:
-            logits.register_hook(self._spoil)
-        return logits
+    def __call__(self, module: nn.Module, inputs: Any, output: Tensor) -> None:
+        if output.requires_grad:
+            output.register_hook(self._spoil)
 
     def _spoil(self, gradient: Tensor) -> Tensor:
         self.seen += 1
@@ -410,20 +417,21 @@ def poisoned_passes() -> list[tuple[str, str, int]]:
 
 
 @pytest.mark.parametrize(("variant", "kind", "number"), poisoned_passes())
-def test_non_finite_gradient_never_reaches_the_weights(make, flat, trained, stream, variant, kind, number):
-    model = Poisoned(trained(kind))
-    online = make(variant, kind, model=model)
+def test_non_finite_gradient_never_reaches_the_weights(make, flat, stream, variant, kind, number):
+    online = make(variant, kind)
+    model, poison = online.model, Poison()
+    model.register_forward_hook(poison)
     online(stream[0])
     before = flat([dict(model.named_parameters()), online.optimizer.state_dict()])
     resets = online.resets
-    model.at, model.seen = number, 0
+    poison.at, poison.seen = number, 0
     logits = online(stream[1])
-    assert model.seen >= number
+    assert poison.seen >= number
     assert torch.isfinite(logits).all()
     assert online.updater.skipped_steps == 1
     if online.resets == resets:
         assert flat([dict(model.named_parameters()), online.optimizer.state_dict()]) == before
-    model.at = None
+    poison.at = None
     assert torch.isfinite(online(stream[2])).all()
     assert online.updater.skipped_steps == 1
     assert all(torch.isfinite(p).all() for p in model.parameters())
@@ -543,7 +551,7 @@ def test_needs_gradients_tells_whether_the_updater_and_an_optimizer_are_used(mak
             online(stream[0])
     else:
         assert torch.isfinite(online(stream[0])).all()
-        assert not any(p.requires_grad for p in online.model.parameters())
+        assert not any(p.requires_grad for p in (*online.model.parameters(), *online.adapter.parameters()))
 
 
 @every_case
@@ -563,6 +571,16 @@ def test_reads_gradients_tells_whether_grad_is_looked_at(make, stream, private_g
 
 def everything_said(steps: list[tuple[Tensor, Tensor | None]]) -> list[Tensor]:
     return [torch.zeros(0) if tensor is None else tensor for step in steps for tensor in step]
+
+
+@pytest.mark.parametrize("name", tta.list_adapters())
+def test_needs_companion_tells_whether_a_plain_classifier_will_do(trained, name):
+    cls = adapter_class(name)
+    if cls.facts.needs_companion:
+        with pytest.raises((tta.InputError, TypeError)):
+            tta.online(trained("gn"), name)
+    elif not cls.facts.needs_batch_norm:
+        tta.online(trained("gn"), name)
 
 
 def unreadable() -> Iterator[Tensor]:

@@ -33,8 +33,14 @@ class Facts:
         smallest_batch: Fewest samples the method accepts on a network without batch normalisation.
         needs_batch_norm: The method does nothing on a network without batch normalisation, and refuses it.
         needs_source_data: The method must see source images before the stream starts (:meth:`Adapter.observe_source`).
-        forwards: Forward passes per sample, an upper bound.
-        backwards: Backward passes per sample, an upper bound.
+        needs_target_data: The method must see the stream's images before it predicts them
+            (:meth:`Adapter.observe_target`): it is transductive, not online.
+        needs_companion: The method needs something trained for it before the stream: a companion file, or a model with
+            parts of its own.
+        predicts_after: Returned logits are those from after the update.
+        smallest_domain: Fewest samples of a domain from which the method learns anything.
+        forwards: Forward passes of the model per sample, an upper bound; those of parts inside it do not count.
+        backwards: Backward passes through the model per sample, an upper bound.
     """
 
     needs_gradients: bool = False
@@ -43,6 +49,10 @@ class Facts:
     smallest_batch: int = 1
     needs_batch_norm: bool = False
     needs_source_data: bool = False
+    needs_target_data: bool = False
+    needs_companion: bool = False
+    predicts_after: bool = False
+    smallest_domain: int = 1
     forwards: int = 1
     backwards: int = 0
 
@@ -93,9 +103,9 @@ class Adapter(nn.Module, ABC):
     """A test-time adaptation method.
 
     A method writes a constructor whose typed arguments are its hyper-parameters, :meth:`prepare` and :meth:`adapt`.
-    All its state lives in registered buffers, so ``state_dict``, ``.to()`` and resuming just work. It sees images and
-    a model: never labels, never a trainer, never a configuration. The model is an argument, not a member, so one
-    adapter object belongs to one stream but owns no weights.
+    All its state lives in registered buffers and parameters, so ``state_dict``, ``.to()`` and resuming just work. It
+    sees images and a model: never labels, never a trainer, never a configuration. The model is an argument, not a
+    member, so one adapter object belongs to one stream but owns no weights of the model.
 
     Hosts call the adapter itself, ``output = adapter(model, x, updater)``, which keeps non-finite samples away from
     :meth:`adapt`.
@@ -138,8 +148,21 @@ class Adapter(nn.Module, ABC):
             batches: Image batches on the model's device.
         """
 
+    def observe_target(self, model: nn.Module, batches: Iterable[Tensor], updater: Updater) -> None:
+        """See the images of the whole stream once, before predicting any. Transductive methods override this.
+
+        Args:
+            model: The prepared classifier with source weights.
+            batches: Image batches of the stream on the model's device, in its order, without labels.
+            updater: Way to gradients and steps.
+        """
+
     def trainable(self, model: nn.Module) -> list[nn.Parameter]:
-        """Parameters that the optimiser gets: all that :meth:`prepare` left requiring gradients."""
+        """Parameters that the optimiser gets: all of the model that :meth:`prepare` left requiring gradients.
+
+        Methods that train parameters of their own return those; they create them in :meth:`prepare` and put their
+        values back, in place, in :meth:`reset`.
+        """
         return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
     def predict(self, model: nn.Module, x: Tensor) -> Tensor:

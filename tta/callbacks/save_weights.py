@@ -1,4 +1,4 @@
-"""The product of source training."""
+"""The product of training."""
 
 from pathlib import Path
 
@@ -6,18 +6,30 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.utilities import rank_zero_info
 from safetensors.torch import save_file
 
+from tta.companion import Companion
+
 
 class SaveWeights(Callback):
-    """After training write the backbone's weights, as of the last epoch, to ``weights.safetensors``."""
+    """After training write what it was for, as of the last epoch.
+
+    The backbone's weights go to ``weights.safetensors``; what the module's ``companion()`` returns, if it has that
+    method, goes to ``companion.safetensors``.
+    """
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write, and say where."""
-        backbone = getattr(pl_module, "backbone", None)
-        if not trainer.is_global_zero or backbone is None:
+        if not trainer.is_global_zero:
             return
         folder = Path(trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        path, beside = folder / "weights.safetensors", folder / "weights.tmp"
-        save_file({name: tensor.clone().contiguous() for name, tensor in backbone.state_dict().items()}, beside)
-        beside.replace(path)
-        rank_zero_info(f"Weights: {path}")
+        backbone = getattr(pl_module, "backbone", None)
+        if backbone is not None:
+            path, beside = folder / "weights.safetensors", folder / "weights.tmp"
+            save_file({name: tensor.clone().contiguous() for name, tensor in backbone.state_dict().items()}, beside)
+            beside.replace(path)
+            rank_zero_info(f"Weights: {path}")
+        make = getattr(pl_module, "companion", None)
+        if make is not None:
+            companion: Companion = make()
+            companion.save(folder / "companion.safetensors")
+            rank_zero_info(f"Companion: {folder / 'companion.safetensors'}")

@@ -97,6 +97,13 @@ class OnlineAdaptation(FrozenEvaluation):
         facts, name = self.adapter.facts, type(self.adapter).__name__
         if self.trainer.precision not in PRECISIONS:
             raise InputError(f"precision {self.trainer.precision} is not supported: use {' or '.join(PRECISIONS)}")
+        if facts.needs_target_data and (self.protocol != "continual" or self.trainer.world_size > 1):
+            raise InputError(
+                f"{name} sees the whole stream before it predicts: use protocol continual and one process, or its "
+                "online mode"
+            )
+        if stage == "fit":
+            self._check_domain_sizes()
         if self.trainer.world_size == 1:
             return
         if stage != "fit":
@@ -105,6 +112,23 @@ class OnlineAdaptation(FrozenEvaluation):
             raise InputError(f"{name} takes no gradient step, so processes share nothing: use --trainer.devices 1")
         if self.protocol == "per_domain":
             raise InputError("protocol per_domain needs one process: shards cross domain boundaries at other times")
+
+    def _check_domain_sizes(self) -> None:
+        """Refuse streams in which the method would never see enough of a domain to learn from it."""
+        needed, batch = self.adapter.facts.smallest_domain, getattr(self._datamodule, "batch_size", None)
+        name = type(self.adapter).__name__
+        if self.protocol == "episodic" and batch is not None and batch < needed:
+            raise InputError(
+                f"{name} learns from {needed} samples and protocol episodic gives it batches of {batch}: use a larger "
+                "batch_size or a smaller support"
+            )
+        if self.protocol == "per_domain" and (sizes := getattr(self._datamodule, "domain_sizes", None)) is not None:
+            for domain, size in sizes().items():
+                if size < needed:
+                    raise InputError(
+                        f"{name} learns from {needed} samples of a domain and domain {domain!r} has {size}: use a "
+                        "smaller support, or more samples"
+                    )
 
     def configure_optimizers(self) -> Any:  # noqa: ANN401
         """The optimiser over what the adapter trains, if it trains anything."""
@@ -127,6 +151,9 @@ class OnlineAdaptation(FrozenEvaluation):
                 )
             with self.cost.paused():
                 self.adapter.observe_source(self.backbone, source_images(loader(), self.backbone))
+        if self._resumed is None and self.adapter.facts.needs_target_data:
+            stream = self._datamodule.train_dataloader()
+            self.adapter.observe_target(self.backbone, source_images(stream, self.backbone), self.updater)
 
     def train(self, mode: bool = True) -> "OnlineAdaptation":
         """Keep the modes that the adapter set, whatever is asked: they are part of the method."""

@@ -1,0 +1,70 @@
+"""What a method needs beyond the classifier, trained before the stream and kept in a file."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from tta.errors import InputError, first_line
+
+
+@dataclass(frozen=True)
+class Companion:
+    """Tensors and settings of something that was trained for a method, such as a label-shift adapter.
+
+    Attributes:
+        kind: Name of the method that it was trained for.
+        tensors: Its tensors by name.
+        settings: What is needed to build it again: numbers, texts, and lists and mappings of them.
+    """
+
+    kind: str
+    tensors: dict[str, Tensor]
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def save(self, path: str | Path) -> None:
+        """Write a ``.safetensors`` file; an interrupted write leaves an older file whole.
+
+        Args:
+            path: Where to; the folder is made if missing.
+        """
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_suffix(".tmp")
+        tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in self.tensors.items()}
+        save_file(tensors, beside, metadata={"kind": self.kind, "settings": json.dumps(self.settings)})
+        beside.replace(path)
+
+    @classmethod
+    def load(cls, path: str | Path, kind: str) -> "Companion":
+        """Read a file that :meth:`save` wrote; nothing in it is executed.
+
+        Args:
+            path: The file.
+            kind: The method that needs it.
+
+        Raises:
+            InputError: If the file is missing, unreadable, or of another method.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise InputError(
+                f"no companion of {kind} at {path.resolve()}: give the companion.safetensors that 'tta fit' wrote"
+            )
+        try:
+            with safe_open(path, "pt") as file:
+                about = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  no mapping
+            made_for, settings = about.get("kind"), json.loads(about.get("settings", "{}"))
+        except (SafetensorError, OSError, ValueError) as error:
+            raise InputError(f"cannot read a companion from {path}: {first_line(error)}") from error
+        if made_for != kind:
+            raise InputError(
+                f"{path} holds {f'a companion of {made_for}' if made_for else 'plain weights'}, not one of {kind}: "
+                "give the companion.safetensors that 'tta fit' wrote for it"
+            )
+        return cls(kind, tensors, settings)
