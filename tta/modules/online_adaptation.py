@@ -13,14 +13,12 @@ from tta.errors import InputError
 from tta.modules.checks import checked_forward
 from tta.modules.frozen_evaluation import Batch, FrozenEvaluation
 from tta.modules.processes import of_all_processes, of_this_process
+from tta.modules.suitability import check_adaptation, check_frozen_evaluation
 from tta.modules.updater import LightningUpdater
 from tta.modules.weights import load_weights
 from tta.monitor import CostMeter, FrozenSource, SourceBudget, StreamMonitor, none_if_nan
 from tta.online import source_images
 from tta.snapshot import SourceSnapshot
-
-PRECISIONS = ("32-true", "bf16-mixed")
-"""Others scale gradients that methods rely on, or round statistics and small steps away."""
 
 
 class OnlineAdaptation(FrozenEvaluation):
@@ -77,7 +75,10 @@ class OnlineAdaptation(FrozenEvaluation):
 
     def setup(self, stage: str) -> None:
         """Load source weights, remember them, prepare the model: before processes wrap it and before resuming."""
-        self._check_trainer(stage)
+        if stage == "fit":
+            check_adaptation(self.adapter, self.protocol, self.trainer, self._datamodule)
+        else:
+            check_frozen_evaluation(self.trainer)
         if not self._prepared:
             self._prepare_source()
         # Not a submodule: it belongs to one stream, and stays on the CPU where processes could not share its buffers.
@@ -92,43 +93,6 @@ class OnlineAdaptation(FrozenEvaluation):
         self.frozen = FrozenSource(self.backbone)
         self.cost = CostMeter(self.backbone)
         self._prepared = True
-
-    def _check_trainer(self, stage: str) -> None:
-        facts, name = self.adapter.facts, type(self.adapter).__name__
-        if self.trainer.precision not in PRECISIONS:
-            raise InputError(f"precision {self.trainer.precision} is not supported: use {' or '.join(PRECISIONS)}")
-        if facts.needs_target_data and (self.protocol != "continual" or self.trainer.world_size > 1):
-            raise InputError(
-                f"{name} sees the whole stream before it predicts: use protocol continual and one process, or its "
-                "online mode"
-            )
-        if stage == "fit":
-            self._check_domain_sizes()
-        if self.trainer.world_size == 1:
-            return
-        if stage != "fit":
-            raise InputError("frozen evaluation runs in one process: use --trainer.devices 1")
-        if not facts.needs_gradients:
-            raise InputError(f"{name} takes no gradient step, so processes share nothing: use --trainer.devices 1")
-        if self.protocol == "per_domain":
-            raise InputError("protocol per_domain needs one process: shards cross domain boundaries at other times")
-
-    def _check_domain_sizes(self) -> None:
-        """Refuse streams in which the method would never see enough of a domain to learn from it."""
-        needed, batch = self.adapter.facts.smallest_domain, getattr(self._datamodule, "batch_size", None)
-        name = type(self.adapter).__name__
-        if self.protocol == "episodic" and batch is not None and batch < needed:
-            raise InputError(
-                f"{name} learns from {needed} samples and protocol episodic gives it batches of {batch}: use a larger "
-                "batch_size or a smaller support"
-            )
-        if self.protocol == "per_domain" and (sizes := getattr(self._datamodule, "domain_sizes", None)) is not None:
-            for domain, size in sizes().items():
-                if size < needed:
-                    raise InputError(
-                        f"{name} learns from {needed} samples of a domain and domain {domain!r} has {size}: use a "
-                        "smaller support, or more samples"
-                    )
 
     def configure_optimizers(self) -> Any:  # noqa: ANN401
         """The optimiser over what the adapter trains, if it trains anything."""

@@ -1,0 +1,48 @@
+"""The head of a classifier and the features that enter it."""
+
+import pytest
+import torch
+from torch import nn
+
+from tta.adapters.head import features_of, linear_head
+from tta.errors import InputError
+
+
+@pytest.mark.parametrize("kind", ["bn", "ln", "ln2d", "gn"])
+def test_head_maps_its_features_to_the_logits(untrained, digits, kind):
+    model = untrained(kind)
+    head = linear_head(model)
+    assert head.out_features == 10
+    with features_of(head) as features:
+        logits = model(digits[0][:4])
+    assert features[0].shape == (4, head.in_features)
+    assert torch.equal(head(features[0]), logits)
+
+
+def test_features_are_on_the_graph_and_collected_within_the_context_only(untrained, digits):
+    model = untrained("gn")
+    head = linear_head(model)
+    with features_of(head) as features:
+        model(digits[0][:2])
+        model(digits[0][:3])
+    model(digits[0][:4])
+    assert [len(f) for f in features] == [2, 3]
+    features[1].sum().backward()
+    assert model.conv1.weight.grad.abs().sum() > 0
+    assert head.weight.grad is None
+
+
+def test_head_by_name():
+    model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
+    assert linear_head(model) is model[1]
+    assert linear_head(model, "0") is model[0]
+
+
+def test_unknown_or_missing_head_is_refused():
+    model = nn.Sequential(nn.Linear(4, 3), nn.ReLU())
+    with pytest.raises(InputError, match=r"head='fc': no linear layer of that name; the last ones are 0"):
+        linear_head(model, "fc")
+    with pytest.raises(InputError, match=r"head='1': no linear layer"):
+        linear_head(model, "1")
+    with pytest.raises(InputError, match="Conv2d has no linear layer that could be its head"):
+        linear_head(nn.Conv2d(1, 1, 1))

@@ -1,0 +1,91 @@
+"""Runs that cannot work are refused before the first batch."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tta.adapters import AdapterOutput, Tent, Updater
+from tta.errors import InputError
+
+Make = Callable[..., Any]
+
+
+class Hungry(Tent):
+    """Tent that claims to need 30 samples of a domain."""
+
+    facts = replace(Tent.facts, smallest_domain=30)
+
+
+class Prescient(Tent):
+    """Takes one step on everything it is shown beforehand, and none online."""
+
+    facts = replace(Tent.facts, needs_target_data=True)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[Tensor] = []
+
+    def observe_target(self, model: nn.Module, batches: Iterable[Tensor], updater: Updater) -> None:
+        self.seen.extend(batches)
+        super().adapt(model, torch.cat(self.seen), updater)
+
+    def adapt(self, model: nn.Module, x: Tensor, updater: Updater) -> AdapterOutput:
+        return AdapterOutput(self.predict(model, x))
+
+
+def test_a_domain_below_what_the_method_needs_is_named(make_stream: Make, make_host: Make, make_trainer: Make) -> None:
+    trainer = make_trainer()
+    with pytest.raises(InputError, match=r"Hungry learns from 30 samples of a domain and domain 'contrast:5' has 29"):
+        trainer.adapt(make_host(Hungry(), protocol="per_domain"), make_stream(samples_per_domain=29))
+    trainer.adapt(make_host(Hungry(), protocol="per_domain"), make_stream(samples_per_domain=30))
+
+
+def test_episodic_batches_below_what_the_method_needs_are_refused(
+    make_stream: Make, make_host: Make, make_trainer: Make
+) -> None:
+    with pytest.raises(InputError, match=r"learns from 30 samples and protocol episodic gives it batches of 16"):
+        make_trainer().adapt(make_host(Hungry(), protocol="episodic"), make_stream())
+
+
+def test_small_domains_do_not_matter_where_nothing_is_reset(
+    make_stream: Make, make_host: Make, make_trainer: Make
+) -> None:
+    make_trainer().adapt(make_host(Hungry()), make_stream(samples_per_domain=20))
+
+
+def test_a_transductive_method_sees_the_stream_in_order_first(
+    make_stream: Make, make_host: Make, make_trainer: Make, collect: Make
+) -> None:
+    collected, stream = collect(), make_stream()
+    host = make_host(Prescient())
+    source = {name: tensor.clone() for name, tensor in host.backbone.state_dict().items()}
+    make_trainer("run", collected).adapt(host, stream)
+    images = [batch["image"] for batch in stream.train_dataloader()]
+    assert all(torch.equal(a, b) for a, b in zip(host.adapter.seen, images, strict=True))
+    assert any(not torch.equal(tensor, source[name]) for name, tensor in host.backbone.state_dict().items())
+    assert torch.equal(host.adapter.predict(host.backbone, images[0]), collected.logits[0])
+
+
+def test_a_resumed_transductive_run_does_not_look_again(
+    make_stream: Make, make_host: Make, make_trainer: Make, collect: Make
+) -> None:
+    whole, tail = collect(), collect()
+    make_trainer("whole", whole).adapt(make_host(Prescient()), make_stream())
+    with pytest.raises(InterruptedError):
+        make_trainer("cut", collect(5)).adapt(make_host(Prescient()), make_stream())
+    host = make_host(Prescient(), seed=1)
+    make_trainer("cut", tail).adapt(host, make_stream(), ckpt_path="last")
+    assert host.adapter.seen == []
+    assert all(torch.equal(a, b) for a, b in zip(whole.logits[-len(tail.logits) :], tail.logits, strict=True))
+
+
+@pytest.mark.parametrize("protocol", ["per_domain", "episodic"])
+def test_a_transductive_method_is_not_reset(
+    protocol: str, make_stream: Make, make_host: Make, make_trainer: Make
+) -> None:
+    with pytest.raises(InputError, match="Prescient sees the whole stream before it predicts: use protocol continual"):
+        make_trainer().adapt(make_host(Prescient(), protocol=protocol), make_stream())

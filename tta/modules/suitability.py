@@ -1,0 +1,81 @@
+"""Does a method suit the run that it is put in?"""
+
+from typing import Any
+
+from pytorch_lightning import Trainer
+
+from tta.adapters.base import Adapter
+from tta.errors import InputError
+
+PRECISIONS = ("32-true", "bf16-mixed")
+"""Others scale gradients that methods rely on, or round statistics and small steps away."""
+
+
+def check_frozen_evaluation(trainer: Trainer) -> None:
+    """Refuse what no evaluation can do.
+
+    Args:
+        trainer: The trainer of the run.
+
+    Raises:
+        InputError: If the precision is not supported or there are several processes.
+    """
+    _check_precision(trainer)
+    if trainer.world_size > 1:
+        raise InputError("frozen evaluation runs in one process: use --trainer.devices 1")
+
+
+def check_adaptation(adapter: Adapter, protocol: str, trainer: Trainer, stream: Any) -> None:  # noqa: ANN401
+    """Refuse an adaptation that cannot work, before the first batch.
+
+    Args:
+        adapter: The method.
+        protocol: When the run goes back to the source: ``continual``, ``per_domain`` or ``episodic``.
+        trainer: The trainer of the run.
+        stream: The datamodule; its ``batch_size`` and ``domain_sizes()`` are used if it has them.
+
+    Raises:
+        InputError: If precision, protocol, number of processes, batches or domains do not suit the method.
+    """
+    _check_precision(trainer)
+    _check_protocol(adapter, protocol, trainer.world_size)
+    _check_sizes(adapter, protocol, stream)
+
+
+def _check_precision(trainer: Trainer) -> None:
+    if trainer.precision not in PRECISIONS:
+        raise InputError(f"precision {trainer.precision} is not supported: use {' or '.join(PRECISIONS)}")
+
+
+def _check_protocol(adapter: Adapter, protocol: str, processes: int) -> None:
+    facts, name = adapter.facts, type(adapter).__name__
+    if facts.needs_target_data and (protocol != "continual" or processes > 1):
+        raise InputError(
+            f"{name} sees the whole stream before it predicts: use protocol continual and one process, or its online "
+            "mode"
+        )
+    if processes == 1:
+        return
+    if not facts.needs_gradients:
+        raise InputError(f"{name} takes no gradient step, so processes share nothing: use --trainer.devices 1")
+    if protocol == "per_domain":
+        raise InputError("protocol per_domain needs one process: shards cross domain boundaries at other times")
+
+
+def _check_sizes(adapter: Adapter, protocol: str, stream: Any) -> None:  # noqa: ANN401
+    needed, name = adapter.facts.smallest_domain, type(adapter).__name__
+    batch = getattr(stream, "batch_size", None)
+    if protocol == "episodic" and batch is not None and batch < needed:
+        raise InputError(
+            f"{name} learns from {needed} samples and protocol episodic gives it batches of {batch}: use a larger "
+            "batch_size or a smaller support"
+        )
+    sizes = getattr(stream, "domain_sizes", None)
+    if protocol != "per_domain" or sizes is None:
+        return
+    for domain, size in sizes().items():
+        if size < needed:
+            raise InputError(
+                f"{name} learns from {needed} samples of a domain and domain {domain!r} has {size}: use a smaller "
+                "support or more samples"
+            )
