@@ -3,11 +3,13 @@
 from datamodules.base import SourceDataModule
 from datamodules.cifar import CIFARSource, CIFARStream
 from datamodules.cifar_corrupted import CIFARCorrupted
+from datamodules.corrupted_domains import CorruptedDomains
 from datamodules.corrupted_stream import CorruptedStream
 from datamodules.corruptions import CORRUPTIONS, LEVELS, Domain, corrupt, generator_for
 from datamodules.covariate import CovariateSchedule, Drift, Gradual, Grid, Recurring, Segment, Sequential
 from datamodules.digits import Digits, DigitsStream
 from datamodules.domain_folders import DomainFolderSource, DomainFolderStream
+from datamodules.domain_source import DomainSource
 from datamodules.hugging_face import HuggingFaceSource, HuggingFaceStream
 from datamodules.image_folder import ImageFolderSource, ImageFolderStream
 from datamodules.imagenet import ImageNetC, ImageNetVariant
@@ -22,6 +24,7 @@ from datamodules.labels import (
     Sorted,
 )
 from datamodules.orders import StreamPlan, make_plan, shard
+from datamodules.rotated_digits import RotatedDigits, RotatedDigitsStream
 from datamodules.stream import StreamDataModule
 
 __all__ = [
@@ -30,6 +33,7 @@ __all__ = [
     "CIFARCorrupted",
     "CIFARSource",
     "CIFARStream",
+    "CorruptedDomains",
     "CorruptedStream",
     "CovariateSchedule",
     "Digits",
@@ -38,6 +42,7 @@ __all__ = [
     "Domain",
     "DomainFolderSource",
     "DomainFolderStream",
+    "DomainSource",
     "Drift",
     "Gradual",
     "Grid",
@@ -53,6 +58,8 @@ __all__ = [
     "Prior",
     "PriorChange",
     "Recurring",
+    "RotatedDigits",
+    "RotatedDigitsStream",
     "Segment",
     "Sequential",
     "Shuffled",

@@ -1,19 +1,21 @@
 """What all datamodules share, and the base of those that train a source model."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
 from pytorch_lightning import LightningDataModule
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 from datamodules.checks import check_at_least
 from datamodules.datasets import Augment, CleanDataset, ImageData, ImageSubset, Sample, collate
 from datamodules.priors import check_ratio, long_tailed_subset
-from datamodules.samplers import EpochSampler
+from datamodules.samplers import EpochSampler, SeededEpochs
 from tta.errors import InputError
+
+Order = TypeVar("Order", bound=SeededEpochs[Any])
 
 
 class Loading(LightningDataModule):
@@ -64,7 +66,10 @@ class Loading(LightningDataModule):
 
     def _clean_loader(self, data: ImageData, indices: Sequence[int] | None = None) -> DataLoader[Sample]:
         keys = range(len(data)) if indices is None else indices
-        return DataLoader(CleanDataset(data), self.batch_size, sampler=keys, collate_fn=collate, **self._options())
+        return DataLoader(self._samples(data), self.batch_size, sampler=keys, collate_fn=collate, **self._options())
+
+    def _samples(self, data: ImageData, augment: Augment | None = None) -> Dataset[Sample]:
+        return CleanDataset(data, augment, self.seed)
 
 
 class SourceDataModule(Loading):
@@ -129,13 +134,16 @@ class SourceDataModule(Loading):
     def train_dataloader(self) -> StatefulDataLoader[Sample]:
         """Load the training images, shuffled anew in each epoch by the seed alone; resumes exactly."""
         images = self.training_images
-        dataset = CleanDataset(images, self.augment, self.seed)
-        sampler = EpochSampler(len(images), self.seed)
+        sampler = self._from_current_epoch(EpochSampler(len(images), self.seed))
+        dataset = self._samples(images, self.augment)
+        return StatefulDataLoader(dataset, self.batch_size, sampler=sampler, collate_fn=collate, **self._options())
+
+    def _from_current_epoch(self, order: Order) -> Order:
         if self.trainer is not None:
             # What the trainer itself passes to set_epoch, but only after a resumed loader has started its workers.
             progress = self.trainer.fit_loop.epoch_progress.state_dict()
-            sampler.set_epoch(progress["current"]["processed"])
-        return StatefulDataLoader(dataset, self.batch_size, sampler=sampler, collate_fn=collate, **self._options())
+            order.set_epoch(progress["current"]["processed"])
+        return order
 
     def val_dataloader(self) -> DataLoader[Sample]:
         """Load the held-out source images, in order."""

@@ -1,7 +1,7 @@
 """Checks of what a user can get wrong, each ending in one line that says how to put it right."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from tta.errors import InputError
 
@@ -46,3 +46,21 @@ def check_at_least(value: int, least: int, argument: str, remedy: str) -> int:
     if value < least:
         raise InputError(f"{argument}: {value} is too small, the smallest allowed value is {least}; {remedy}.")
     return value
+
+
+def check_distinct(names: Sequence[str], argument: str, remedy: str) -> None:
+    """Refuse an empty list, and one that has a name twice.
+
+    Args:
+        names: What was given.
+        argument: The place, for the message.
+        remedy: How to tell two apart, without a full stop.
+
+    Raises:
+        InputError: If there is no name, or one of them comes twice.
+    """
+    if not names:
+        raise InputError(f"{argument}: the list is empty; name at least one.")
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"{argument}: {name!r} is given twice; {remedy}.")

@@ -4,7 +4,7 @@ import functools
 from typing import Any, ClassVar, Literal
 
 from datamodules.checks import check_name
-from datamodules.corruptions import LEVELS, Domain, check_available
+from datamodules.corruptions import LEVELS, Domain, read_domain
 from datamodules.datasets import BatchCorruption, ImageData, Sample
 from datamodules.stream import StreamDataModule
 
@@ -49,10 +49,7 @@ class CorruptedStream(StreamDataModule):
 
     def check_domain(self, text: str) -> str:
         """Check a domain and write all its severities."""
-        domain = Domain.parse(text, self.severity)
-        for name, _ in domain.parts:
-            check_available(name, self.levels)
-        return str(domain)
+        return str(read_domain(text, self.severity, self.levels))
 
     def images_of(self, condition: str) -> ImageData:
         """The same clean images under every condition."""

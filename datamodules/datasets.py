@@ -179,7 +179,7 @@ class StreamDataset(Dataset[Sample]):
         pairs = [self.data[condition][index] for index, condition, _ in keys]
         index, condition, domain = torch.tensor(keys, dtype=torch.int64).unbind(1)
         batch = {
-            "image": _stack([image for image, _ in pairs]),
+            "image": stack([image for image, _ in pairs]),
             "label": torch.tensor([label for _, label in pairs]),
             "domain": domain,
             "condition": condition,
@@ -201,7 +201,7 @@ def collate(samples: list[Sample]) -> Sample:
         InputError: If the images differ in shape.
     """
     stacked = {key: torch.stack([sample[key] for sample in samples]) for key in samples[0] if key != "image"}
-    return {"image": _stack([sample["image"] for sample in samples]), **stacked}
+    return {"image": stack([sample["image"] for sample in samples]), **stacked}
 
 
 def whole(batch: Any) -> Any:  # noqa: ANN401 - torch types what is collated as a list
@@ -209,7 +209,18 @@ def whole(batch: Any) -> Any:  # noqa: ANN401 - torch types what is collated as 
     return batch
 
 
-def _stack(images: list[Tensor]) -> Tensor:
+def stack(images: list[Tensor]) -> Tensor:
+    """Stack images to a batch.
+
+    Args:
+        images: ``B`` images ``(C, H, W)``.
+
+    Returns:
+        Shape ``(B, C, H, W)``.
+
+    Raises:
+        InputError: If they differ in shape.
+    """
     shapes = {tuple(image.shape) for image in images}
     if len(shapes) > 1:
         raise InputError(f"image_size: images of different shapes {sorted(shapes)} meet in a batch; set an image_size.")

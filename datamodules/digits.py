@@ -21,12 +21,30 @@ SHARES = (0.5, 0.15, 0.35)
 CLASS_NAMES = [str(digit) for digit in range(10)]
 
 
-def _check(image_size: int, split_seed: int) -> None:
+def check_digits(image_size: int, split_seed: int) -> None:
+    """Refuse arguments that fit no digits.
+
+    Args:
+        image_size: Side in pixels, at least 8.
+        split_seed: Non-negative.
+
+    Raises:
+        InputError: If one of them is out of range.
+    """
     check_at_least(image_size, 8, "image_size", "the digits are 8 pixels wide")
     check_at_least(split_seed, 0, "split_seed", "use a non-negative number")
 
 
-def _load(image_size: int, split_seed: int) -> list[TensorImages]:
+def digit_parts(image_size: int, split_seed: int) -> list[TensorImages]:
+    """Read and split the digits.
+
+    Args:
+        image_size: Side in pixels to which the 8x8 originals are enlarged, bilinearly.
+        split_seed: Non-negative seed of the split.
+
+    Returns:
+        The images for source training, the held-out ones and those of the stream, grey in three equal channels.
+    """
     raw = load_digits()
     labels = raw.target.astype(np.int64)
     grey = torch.from_numpy(raw.images).float().unsqueeze(1) / 16
@@ -57,7 +75,7 @@ class Digits(SourceDataModule):
             InputError: If an argument is out of range.
         """
         super().__init__(**options)
-        _check(image_size, split_seed)
+        check_digits(image_size, split_seed)
         self.class_names = CLASS_NAMES
         self.image_size = image_size
         self.split_seed = split_seed
@@ -69,7 +87,7 @@ class Digits(SourceDataModule):
         Args:
             stage: Ignored: all stages need the same.
         """
-        self.train, self.heldout, self.test = _load(self.image_size, self.split_seed)
+        self.train, self.heldout, self.test = digit_parts(self.image_size, self.split_seed)
 
 
 class DigitsStream(CorruptedStream):
@@ -95,7 +113,7 @@ class DigitsStream(CorruptedStream):
             InputError: If an argument is out of range.
         """
         super().__init__(**options)
-        _check(image_size, split_seed)
+        check_digits(image_size, split_seed)
         self.class_names = CLASS_NAMES
         self.image_size = image_size
         self.split_seed = split_seed
@@ -106,4 +124,4 @@ class DigitsStream(CorruptedStream):
         Args:
             stage: Ignored: all stages need the same.
         """
-        self.source, self.heldout, self.stream = _load(self.image_size, self.split_seed)
+        self.source, self.heldout, self.stream = digit_parts(self.image_size, self.split_seed)

@@ -4,11 +4,13 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from datamodules.augmentations import crop_and_flip
-from datamodules.base import SourceDataModule
 from datamodules.checks import check_name
 from datamodules.datasets import ImageData
 from datamodules.decoding import check_sizes
+from datamodules.domain_source import Batches, DomainSource, DomainSubset
 from datamodules.files import ImageFiles, Unreadable, check_unreadable, class_folders, class_tree
 from datamodules.splits import check_split, hold_out
 from datamodules.stream import StreamDataModule
@@ -54,7 +56,7 @@ def _tree(root: str, domains: Sequence[str], classes: Sequence[str]) -> list[tup
     return [pair for domain in domains for pair in class_tree(os.path.join(root, domain), classes)]
 
 
-class DomainFolderSource(SourceDataModule):
+class DomainFolderSource(DomainSource):
     """Some domains together, for source training; ``heldout`` and ``test`` are a share of them."""
 
     def __init__(
@@ -67,13 +69,14 @@ class DomainFolderSource(SourceDataModule):
         val_share: float = 0.2,
         split_seed: int = 0,
         unreadable: Unreadable = "refuse",
-        **options: Any,  # noqa: ANN401 - the base names and types them
+        batches: Batches = "mixed",
+        **options: Any,  # noqa: ANN401 - the bases name and type them
     ) -> None:
         """Check the arguments and name the classes; images are listed in ``setup``.
 
         Args:
             root: Folder with one sub-folder per domain, each with one per class.
-            source_domains: Domains to train on, at least one.
+            source_domains: Domains to train on, at least one; their order numbers them.
             image_size: Scale the shorter side to ``resize`` and cut out the central square of this side; keep the size
                 if ``None``.
             resize: Length of the shorter side before cutting; ``image_size`` if ``None``.
@@ -82,15 +85,16 @@ class DomainFolderSource(SourceDataModule):
             split_seed: Non-negative seed of the split; the stream's must be the same.
             unreadable: ``refuse`` stops at an image that cannot be read; ``skip`` decodes all images in ``setup`` and
                 leaves these out, with a warning.
-            **options: Arguments of ``SourceDataModule``.
+            batches: What a training batch is made of: ``mixed``, ``one_domain`` or ``every_domain``.
+            **options: Arguments of ``SourceDataModule`` and ``Loading``.
 
         Raises:
             InputError: If an argument is out of range, a domain is unknown, or domains have different classes.
         """
-        super().__init__(**options)
+        self.source_domains = _check_sources(root, source_domains)
+        super().__init__(domains=self.source_domains, batches=batches, **options)
         check_sizes(image_size, resize)
         check_split(val_share, split_seed)
-        self.source_domains = _check_sources(root, source_domains)
         self.class_names = shared_classes(root, self.source_domains)
         self.root = root
         self.image_size = image_size
@@ -110,7 +114,9 @@ class DomainFolderSource(SourceDataModule):
             return
         folders = _tree(self.root, self.source_domains, self.class_names)
         data = ImageFiles(folders, "root", self.image_size, self.resize, self.unreadable)
-        self.train, self.heldout = hold_out(data, self.val_share, self.split_seed, data.folder)
+        domain = data.folder.astype(np.int64) // self.num_classes
+        parts = hold_out(data, self.val_share, self.split_seed, data.folder)
+        self.train, self.heldout = (DomainSubset(data, part.indices, domain[part.indices]) for part in parts)
         self.test = self.heldout
 
 

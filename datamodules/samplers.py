@@ -1,15 +1,55 @@
 """Which images a loader takes, and when: splits, subsets, shuffles that can be resumed."""
 
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 from torch.utils.data import Sampler
 
 from datamodules.array_types import Ints
 
+Keys = TypeVar("Keys")
 
-class EpochSampler(Sampler[tuple[int, int]]):
-    """Shuffle by seed and epoch, so that a resumed training sees what an uninterrupted one would have seen."""
+
+class SeededEpochs(Sampler[Keys]):
+    """Order by seed and epoch, so that a resumed training sees what an uninterrupted one would have seen.
+
+    A subclass says what comes in an epoch (``order``, ``__len__``) and what a loader is told of it (``keys``).
+    """
+
+    def __init__(self, seed: int) -> None:
+        """Start at epoch 0.
+
+        Args:
+            seed: Non-negative.
+        """
+        self.seed = seed
+        self.epoch = 0
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Return the number of entries of an epoch, the same in every epoch."""
+
+    @abstractmethod
+    def order(self, epoch: int) -> Sequence[Any] | Ints:
+        """Decide the entries of an epoch, by the seed and the epoch alone."""
+
+    @abstractmethod
+    def keys(self, entry: Any, epoch: int) -> Keys:  # noqa: ANN401 - whatever ``order`` holds
+        """Return what the loader gets of an entry."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch of the next pass; the trainer calls it, without a call epochs are counted from 0."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[Keys]:
+        """Go through an epoch; a stateful loader can resume the iterator anywhere."""
+        return _EpochIterator(self)
+
+
+class EpochSampler(SeededEpochs[tuple[int, int]]):
+    """Gives ``(index, epoch)`` of every image once an epoch, shuffled."""
 
     def __init__(self, size: int, seed: int) -> None:
         """Start at epoch 0.
@@ -18,36 +58,37 @@ class EpochSampler(Sampler[tuple[int, int]]):
             size: Number of images.
             seed: Non-negative.
         """
+        super().__init__(seed)
         self.size = size
-        self.seed = seed
-        self.epoch = 0
 
     def __len__(self) -> int:
         """Return the number of images."""
         return self.size
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch of the next pass; the trainer calls it, without a call epochs are counted from 0."""
-        self.epoch = epoch
+    def order(self, epoch: int) -> list[int]:
+        """Shuffle the images."""
+        order: list[int] = np.random.default_rng([self.seed, epoch]).permutation(self.size).tolist()
+        return order
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        """Give ``(index, epoch)`` of every image once; a stateful loader can resume the iterator anywhere."""
-        return _EpochIterator(self)
+    def keys(self, entry: int, epoch: int) -> tuple[int, int]:
+        """Return ``(index, epoch)``: an augmentation may depend on both."""
+        return entry, epoch
 
 
-class _EpochIterator(Iterator[tuple[int, int]]):
+class _EpochIterator(Iterator[Keys]):
     # The trainer creates a resumed iterator before it calls set_epoch, so the iterator has to know its epoch itself;
     # at the end of an epoch it saves a loader that has given everything but has not noticed: the next epoch is due.
 
-    def __init__(self, sampler: EpochSampler) -> None:
+    def __init__(self, sampler: SeededEpochs[Keys]) -> None:
         self.sampler = sampler
         self.load_state_dict({"epoch": sampler.epoch, "given": 0})
 
-    def __next__(self) -> tuple[int, int]:
+    def __next__(self) -> Keys:
         if self.given == len(self.order):
             raise StopIteration
         self.given += 1
-        return self.order[self.given - 1], self.epoch
+        self.sampler.epoch = self.epoch + 1  # not before: loaders with workers create an iterator that they never use
+        return self.sampler.keys(self.order[self.given - 1], self.epoch)
 
     def state_dict(self) -> dict[str, int]:
         return {"epoch": self.epoch, "given": self.given}
@@ -55,10 +96,7 @@ class _EpochIterator(Iterator[tuple[int, int]]):
     def load_state_dict(self, state: dict[str, int]) -> None:
         ended = state["given"] == len(self.sampler)
         self.epoch, self.given = (state["epoch"] + 1, 0) if ended else (state["epoch"], state["given"])
-        self.order: list[int] = (
-            np.random.default_rng([self.sampler.seed, self.epoch]).permutation(len(self.sampler)).tolist()
-        )
-        self.sampler.epoch = self.epoch + 1
+        self.order = self.sampler.order(self.epoch)
 
 
 def stratified_split(labels: Ints, shares: Sequence[float], seed: int) -> list[Ints]:

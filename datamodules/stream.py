@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from datamodules.array_types import Ints
 from datamodules.base import Loading
-from datamodules.checks import check_at_least, check_name
+from datamodules.checks import check_at_least, check_distinct, check_name
 from datamodules.corruptions import check_severity
 from datamodules.covariate import CovariateSchedule, Sequential
 from datamodules.datasets import BatchCorruption, ImageData, Sample, StreamDataset, whole
@@ -92,7 +92,7 @@ class StreamDataModule(Loading):
         self.samples_per_domain = samples_per_domain
         self.source_samples = check_at_least(source_samples, 1, "source_samples", "512 is usual")
         texts = [self.check_domain(text) for text in (self.available_domains() if domains is None else domains)]
-        _check_distinct(texts)
+        check_distinct(texts, "domains", "write each domain once, or give a different severity")
         self.segments = covariate(texts)
         for condition in self.conditions:
             self.check_domain(condition)
@@ -226,14 +226,6 @@ class StreamDataModule(Loading):
             raise InputError("source_root: none was given, but source images are asked for; set it to the source data.")
         chosen = random_subset(len(self.source), self.source_samples, self.seed).tolist()
         return self._clean_loader(self.source, chosen)
-
-
-def _check_distinct(texts: Sequence[str]) -> None:
-    if not texts:
-        raise InputError("domains: the list is empty; name at least one domain, or leave it out for the default.")
-    for text in texts:
-        if texts.count(text) > 1:
-            raise InputError(f"domains: {text!r} is given twice; write each domain once, or give a different severity.")
 
 
 def _severities(condition: str) -> dict[str, float]:

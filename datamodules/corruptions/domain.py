@@ -8,7 +8,7 @@ from torch import Tensor
 
 from datamodules.checks import check_name
 from datamodules.corruptions.draws import Draws, image_seed
-from datamodules.corruptions.registry import CORRUPTIONS, check_severity, nearest_levels, parameters
+from datamodules.corruptions.registry import CORRUPTIONS, check_available, check_severity, nearest_levels, parameters
 from tta.errors import InputError
 
 CACHED_VALUES = 2**20
@@ -67,6 +67,26 @@ def _parse_part(text: str, default_severity: float) -> tuple[str, float]:
         raise InputError(
             f"domains: {text!r} has no number after the colon; write NAME or NAME:SEVERITY, such as {name}:3."
         ) from None
+
+
+def read_domain(text: str, default_severity: float, levels: str) -> Domain:
+    """Read a domain that a level set must have.
+
+    Args:
+        text: As ``Domain.parse`` takes it.
+        default_severity: Taken where the text gives none.
+        levels: A key of ``LEVELS``, or ``auto``.
+
+    Returns:
+        The domain.
+
+    Raises:
+        InputError: If it cannot be read, or the level set does not have a corruption of it.
+    """
+    domain = Domain.parse(text, default_severity)
+    for name, _ in domain.parts:
+        check_available(name, levels)
+    return domain
 
 
 def corrupt(images: Tensor, domain: Domain, seed: int, indices: Sequence[int], levels: str = "auto") -> Tensor:

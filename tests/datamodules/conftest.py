@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import settings
 from PIL import Image
+from pytorch_lightning import Callback, LightningModule, Trainer
 
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
@@ -17,6 +18,78 @@ def _one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+class Recorder(LightningModule):
+    """A linear classifier of 3x8x8 images that notes which images every training batch has."""
+
+    def __init__(self, num_classes):
+        super().__init__()
+        self.layer = torch.nn.Linear(192, num_classes)
+        self.seen = []
+
+    def training_step(self, batch, _):
+        self.seen.append(batch["index"].tolist())
+        return torch.nn.functional.cross_entropy(self.layer(batch["image"].flatten(1)), batch["label"])
+
+    def validation_step(self, batch, _):
+        pass
+
+    def predict_step(self, batch, _):
+        return batch
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+class SaveAt(Callback):
+    """Saves after as many batches, or after the first epoch if ``None``."""
+
+    def __init__(self, path, batch):
+        self.path = path
+        self.batch = batch
+
+    def on_train_batch_end(self, trainer, module, *_):
+        if len(module.seen) == self.batch:
+            trainer.save_checkpoint(self.path)
+
+    def on_train_epoch_end(self, trainer, _):
+        if self.batch is None and trainer.current_epoch == 0:
+            trainer.save_checkpoint(self.path)
+
+
+def _trainer(epochs=1, callbacks=(), **options):
+    return Trainer(
+        max_epochs=epochs,
+        accelerator="cpu",
+        logger=False,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=list(callbacks),
+        **options,
+    )
+
+
+@pytest.fixture(scope="session")
+def fit():
+    """Training on 3x8x8 images; gives the indices of every batch. ``save=(path, batch)`` leaves a checkpoint."""
+
+    def run(data, epochs=1, save=None, ckpt_path=None, **options):
+        module = Recorder(data.num_classes)
+        resume = {} if ckpt_path is None else {"ckpt_path": ckpt_path, "weights_only": True}
+        _trainer(epochs, [] if save is None else [SaveAt(*save)], **options).fit(module, data, **resume)
+        return module.seen
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def predict():
+    """Prediction that gives the batches back."""
+    return lambda data: _trainer().predict(Recorder(data.num_classes), data)
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 import torch
-from pytorch_lightning import Callback, LightningModule, Trainer
 
 from datamodules import SourceDataModule
 from datamodules.datasets import TensorImages
@@ -25,70 +24,26 @@ class LongTailedSource(SourceDataModule):
         self.train = self.heldout = self.test = TensorImages(torch.arange(120.0).reshape(120, 1, 1, 1) / 120, labels)
 
 
-class Recorder(LightningModule):
-    def __init__(self):
-        super().__init__()
-        self.layer = torch.nn.Linear(192, 4)
-        self.seen = []
-
-    def training_step(self, batch, _):
-        self.seen.append(batch["index"].tolist())
-        return torch.nn.functional.cross_entropy(self.layer(batch["image"].flatten(1)), batch["label"])
-
-    def validation_step(self, batch, _):
-        pass
-
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), 0.1)
-
-
-class SaveAt(Callback):
-    def __init__(self, path, batch=None):
-        self.path = path
-        self.batch = batch
-
-    def on_train_batch_end(self, trainer, module, *_):
-        if len(module.seen) == self.batch:
-            trainer.save_checkpoint(self.path)
-
-    def on_train_epoch_end(self, trainer, _):
-        if self.batch is None and trainer.current_epoch == 0:
-            trainer.save_checkpoint(self.path)
-
-
 def built(kind=Source, **options):
     module = kind(**options)
     module.setup()
     return module
 
 
-def trainer(epochs=1, **options):
-    return Trainer(
-        max_epochs=epochs,
-        accelerator="cpu",
-        logger=False,
-        use_distributed_sampler=False,
-        num_sanity_val_steps=0,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        **options,
-    )
-
-
-def fit(module, data, epochs=1, callbacks=(), ckpt_path=None):
-    options = {} if ckpt_path is None else {"ckpt_path": ckpt_path, "weights_only": True}
-    trainer(epochs, callbacks=list(callbacks)).fit(module, data, **options)
-    return module.seen
-
-
 @pytest.mark.parametrize(("batch", "num_workers"), [(7, 0), (5, 0), (None, 0), (7, 2), (None, 2)])
-def test_a_resumed_source_training_sees_what_it_would_have_seen(tmp_path, batch, num_workers):
+def test_a_resumed_source_training_sees_what_it_would_have_seen(tmp_path, fit, batch, num_workers):
     path = tmp_path / "source.ckpt"
-    whole = fit(Recorder(), Source(batch_size=5, num_workers=num_workers), epochs=3, callbacks=[SaveAt(path, batch)])
-    resumed = fit(Recorder(), Source(batch_size=5, num_workers=num_workers), epochs=3, ckpt_path=path)
+    whole = fit(Source(batch_size=5, num_workers=num_workers), epochs=3, save=(path, batch))
+    resumed = fit(Source(batch_size=5, num_workers=num_workers), epochs=3, ckpt_path=path)
     assert resumed == whole[5 if batch is None else batch :]
     assert whole[:5] != whole[5:10]
+
+
+def test_workers_change_neither_the_images_of_an_epoch_nor_their_order(fit):
+    alone, helped = (fit(Source(batch_size=5, num_workers=workers), epochs=2) for workers in (0, 2))
+    assert alone == helped
+    loader = built(batch_size=5, num_workers=2).train_dataloader()
+    assert [batch["index"].tolist() for _ in range(2) for batch in loader] == alone
 
 
 def test_source_batches_have_no_domain():

@@ -19,7 +19,8 @@ PARTS = sorted(file.stem for file in (CONFIGS / "data").glob("*.yaml"))
 SOURCES = [part for part in PARTS if part.endswith("_source")]
 STREAMS = [part for part in PARTS if part not in SOURCES]
 STORED = [part for part in PARTS if not part.startswith("digits")]
-NUM_CLASSES = {"cifar100_c": 100, "imagenet_a": 200, "imagenet_r": 200, "pacs": 7, "pacs_source": 7}
+PACS = ("domain_folders_source", "pacs", "pacs_source")
+NUM_CLASSES = {"cifar100_c": 100, "imagenet_a": 200, "imagenet_r": 200, **dict.fromkeys(PACS, 7)}
 PACS_CLASSES = ("dog", "elephant", "giraffe", "guitar", "horse", "house", "person")
 TENT = ("--config", str(CONFIGS / "adapter" / "tent.yaml"))
 REPORTED = "pacs"
@@ -89,7 +90,7 @@ def place(request, part, monkeypatch):
 
 def network(part):
     count = NUM_CLASSES.get(part, 1000 if part.startswith("imagenet") else 10)
-    large = part.startswith(("imagenet", "pacs"))
+    large = part.startswith("imagenet") or part in PACS
     arguments = ("--model.backbone.arguments", "{img_size: 224}") if large else ()
     name = ("--model.backbone.name", "test_vit" if large else "test_resnet")
     return ("--model.backbone", "models.TimmClassifier", *name, "--model.backbone.num_classes", str(count), *arguments)
@@ -148,6 +149,7 @@ def test_missing_data_is_one_line_that_says_where_and_how(part, nothing, monkeyp
         monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(nothing / "cache"))
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     given = content(part)["init_args"]
+    given = given.get("source", {}).get("init_args", given)  # of a source in a source, what reads the files
     argument = next(name for name in ("root", "train_root", "path") if name in given)
     command, words = ("fit", ()) if part in SOURCES else ("adapt", TENT)
     assert run(command, part, nothing / "run", *network(part), *words) == 2

@@ -5,7 +5,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pytorch_lightning import Callback, LightningModule, Trainer
 
 from datamodules import (
     CorruptedStream,
@@ -64,56 +63,6 @@ class Stored(StreamDataModule):
     def images_of(self, condition):
         size = self.sizes[condition]
         return TensorImages(torch.full((size, 3, 8, 8), size / 10), np.arange(size) % 2)
-
-
-class Indices(LightningModule):
-    def __init__(self):
-        super().__init__()
-        self.layer = torch.nn.Linear(192, 3)
-        self.seen = []
-
-    def training_step(self, batch, _):
-        self.seen.append(batch["index"].tolist())
-        return torch.nn.functional.cross_entropy(self.layer(batch["image"].flatten(1)), batch["label"])
-
-    def validation_step(self, batch, _):
-        pass
-
-    def predict_step(self, batch, _):
-        return batch
-
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), 0.1)
-
-
-class SaveAt(Callback):
-    def __init__(self, path, batch):
-        self.path = path
-        self.batch = batch
-
-    def on_train_batch_end(self, trainer, module, *_):
-        if len(module.seen) == self.batch:
-            trainer.save_checkpoint(self.path)
-
-
-def trainer(**options):
-    return Trainer(
-        max_epochs=1,
-        accelerator="cpu",
-        logger=False,
-        use_distributed_sampler=False,
-        num_sanity_val_steps=0,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        **options,
-    )
-
-
-def fit(module, data, callbacks=(), ckpt_path=None):
-    options = {} if ckpt_path is None else {"ckpt_path": ckpt_path, "weights_only": True}
-    trainer(callbacks=list(callbacks)).fit(module, data, **options)
-    return module.seen
 
 
 def built(kind=Stream, **options):
@@ -199,9 +148,9 @@ def test_an_image_does_not_depend_on_batch_order_or_workers(options):
 
 
 @pytest.mark.parametrize("order", ["continual", "mixed"])
-def test_corrupting_on_the_device_gives_the_same_stream(order):
+def test_corrupting_on_the_device_gives_the_same_stream(order, predict):
     options = {"order": order, "domains": ["gaussian_noise", "occlusion:2+contrast:3"]}
-    there = trainer().predict(Indices(), Stream(**options, batch_size=5, corrupt_on="device"))
+    there = predict(Stream(**options, batch_size=5, corrupt_on="device"))
     assert same(there, list(built(**options).train_dataloader()))
 
 
@@ -211,17 +160,17 @@ def test_images_are_what_the_corruptions_make_of_them():
     assert torch.equal(shown[(7, 0)], corrupt(IMAGES[7][0][None], domain, 4, [7], "digits")[0])
 
 
-def test_a_resumed_fit_sees_the_rest_of_the_stream(tmp_path):
+def test_a_resumed_fit_sees_the_rest_of_the_stream(tmp_path, fit):
     path = tmp_path / "stream.ckpt"
-    whole = fit(Indices(), Stream(batch_size=5), callbacks=[SaveAt(path, 6)])
+    whole = fit(Stream(batch_size=5), save=(path, 6))
     plan = built().plan()
     assert whole == [[index for index, _, _ in plan.batch(number)] for number in range(len(plan))]
-    assert fit(Indices(), Stream(batch_size=5), ckpt_path=path) == whole[6:]
-    assert fit(Indices(), Stream(batch_size=5, num_workers=2), ckpt_path=path) == whole[6:]
+    assert fit(Stream(batch_size=5), ckpt_path=path) == whole[6:]
+    assert fit(Stream(batch_size=5, num_workers=2), ckpt_path=path) == whole[6:]
 
 
-def test_predict_gives_every_sample_once():
-    batches = trainer().predict(Indices(), Stream(domains=["clean"], batch_size=5))
+def test_predict_gives_every_sample_once(predict):
+    batches = predict(Stream(domains=["clean"], batch_size=5))
     assert sorted(torch.cat([batch["index"] for batch in batches]).tolist()) == list(range(23))
 
 
@@ -300,12 +249,12 @@ def test_without_source_images_there_is_no_validation_and_a_clear_error():
         module.source_dataloader()
 
 
-def test_a_stream_without_validation_can_be_fitted():
+def test_a_stream_without_validation_can_be_fitted(fit):
     class Bare(Stream):
         def setup(self, stage=None):
             self.stream = IMAGES
 
-    assert len(fit(Indices(), Bare(domains=["clean"], batch_size=5))) == 5
+    assert len(fit(Bare(domains=["clean"], batch_size=5))) == 5
 
 
 def test_an_empty_stream_is_refused():
