@@ -71,18 +71,14 @@ class CifarResNet(nn.Module):
         std: Sequence[float] = IMAGENET_STD,
     ) -> None:
         super().__init__()
-        if depth < 8 or (depth - 2) % 6:
-            raise InputError(f"depth={depth}: a CIFAR ResNet has 6 n + 2 layers, such as 20, 32, 44, 56 or 110")
-        if norm not in ("batch", "group") or groups < 1 or 16 % groups:
-            raise InputError(f"norm={norm!r}, groups={groups}: norm is batch or group, and groups divides 16")
-        make: Norm = nn.BatchNorm2d if norm == "batch" else lambda channels: nn.GroupNorm(groups, channels)
-        blocks = (depth - 2) // 6
+        blocks = blocks_per_stage(depth)
+        make = norm_maker(norm, groups)
         self.normalize = Normalize(mean, std)
         self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
         self.bn1 = make(16)
-        self.layer1 = _stage(16, 16, 1, blocks, make)
-        self.layer2 = _stage(16, 32, 2, blocks, make)
-        self.layer3 = _stage(32, 64, 2, blocks, make)
+        self.layer1 = stage(16, 16, 1, blocks, make)
+        self.layer2 = stage(16, 32, 2, blocks, make)
+        self.layer3 = stage(32, 64, 2, blocks, make)
         self.linear = nn.Linear(64, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -93,6 +89,33 @@ class CifarResNet(nn.Module):
         return logits
 
 
-def _stage(in_channels: int, channels: int, stride: int, blocks: int, norm: Norm) -> nn.Sequential:
+def blocks_per_stage(depth: int) -> int:
+    """Blocks of each of the three stages of a CIFAR ResNet.
+
+    Raises:
+        InputError: If the depth is not ``6 n + 2``.
+    """
+    if depth < 8 or (depth - 2) % 6:
+        raise InputError(f"depth={depth}: a CIFAR ResNet has 6 n + 2 layers, such as 20, 32, 44, 56 or 110")
+    return (depth - 2) // 6
+
+
+def norm_maker(norm: str, groups: int) -> Norm:
+    """Maker of a normalisation layer from a channel count.
+
+    Args:
+        norm: ``batch`` or ``group``.
+        groups: Groups of ``group`` normalisation; must divide 16.
+
+    Raises:
+        InputError: For another normalisation, or groups that do not divide 16.
+    """
+    if norm not in ("batch", "group") or groups < 1 or 16 % groups:
+        raise InputError(f"norm={norm!r}, groups={groups}: norm is batch or group, and groups divides 16")
+    return nn.BatchNorm2d if norm == "batch" else lambda channels: nn.GroupNorm(groups, channels)
+
+
+def stage(in_channels: int, channels: int, stride: int, blocks: int, norm: Norm) -> nn.Sequential:
+    """Basic blocks in a row, the first with a stride."""
     first = BasicBlock(in_channels, channels, stride, norm)
     return nn.Sequential(first, *(BasicBlock(channels, channels, 1, norm) for _ in range(blocks - 1)))

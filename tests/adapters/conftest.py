@@ -1,23 +1,94 @@
 """Online models for the tests of the methods."""
 
+import copy
 from collections.abc import Callable
+from inspect import signature
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+import models
 import tta
+from tta.adapters import Adapter, LabelShiftNetwork
+from tta.adapters.head import linear_head
+from tta.adapters.registry import adapter_class
+from tta.companion import Companion
+from tta.modules import ITTATraining
 
 BASE: dict[str, dict[str, Any]] = {
     "eata": {"margin": 0.97, "redundancy": 0.95, "fisher_alpha": 20.0},
+    "metadmoe": {"support": 6, "steps": 6},
     "sar": {"margin": 0.97, "reset_threshold": 0.0},
 }
 """Hyper-parameters under which a method learns from most samples of the small stream."""
 
 Prepared = tuple[nn.Module, dict[str, Any]]
 
-COMPANIONS: dict[str, Callable[[nn.Module, str], Prepared]] = {}
+
+def with_experts(model: nn.Module, kind: str) -> Prepared:
+    """The network as the student of two experts that are not quite its equals."""
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        model = models.DomainExperts(model, experts=2)
+        for parameter in model.experts.parameters():
+            parameter.data += 0.1 * parameter.data.std(correction=0) * torch.randn_like(parameter)
+    return model, {}
+
+
+BLOCKS = {
+    "bn": ["layer1", "layer2", "layer3"],
+    "ln": ["blocks.0", "blocks.1"],
+    "gn": ["layer1", "layer2", "layer3"],
+}
+
+
+def with_consistency(model: nn.Module, kind: str) -> Prepared:
+    """The network itself, and a consistency loss as at the start of training with a bank of eight styles."""
+    training = ITTATraining(model, BLOCKS[kind], num_classes=10)
+    generator = torch.Generator().manual_seed(2)
+    for row, name in enumerate(training.style_blocks):
+        training.bank.add(row, torch.rand(8, *training.shapes[name][0], generator=generator))
+    return model, {"companion": training.companion()}
+
+
+def as_ensemble(model: nn.Module, kind: str) -> Prepared:
+    """Three experts: the network, and two copies of which some weights are multiplied, so that zeros stay zero."""
+    generator = torch.Generator().manual_seed(3)
+    copies = [model, copy.deepcopy(model), copy.deepcopy(model)]
+    for strength, expert in zip((0.3, 0.6), copies[1:], strict=True):
+        for parameter in expert.parameters():
+            parameter.data *= 1 + strength * torch.randn(parameter.shape, generator=generator)
+    return models.Experts(copies), {}
+
+
+def label_shift_companion(features: int, seed: int = 4) -> Companion:
+    """An adapter network that changes the head visibly, for a source with a tail, and figures of its calibration."""
+    generator = torch.Generator().manual_seed(seed)
+    network = LabelShiftNetwork(features, [float(count) for count in range(20, 10, -1)], hidden=8)
+    for parameter in network.parameters():
+        parameter.data = 0.02 * torch.randn(parameter.shape, generator=generator)
+    tensors = network.tensors()
+    for head in ("raw", "uniform"):
+        tensors[f"{head}.temperatures"] = torch.tensor(1.5)
+        tensors[f"{head}.biases"] = 0.1 * torch.randn(10, generator=generator)
+        tensors[f"{head}.confusions"] = 0.5 * torch.eye(10) + 0.05
+        tensors[f"{head}.means"] = (torch.tensor([[0.3], [0.0], [-0.3]]) * network.source_prior.log()).softmax(dim=1)
+    return Companion("LabelShift", tensors, {"network": network.settings()})
+
+
+def with_label_shift(model: nn.Module, kind: str) -> Prepared:
+    """The network itself, and an adapter network for features of its size."""
+    return model, {"companion": label_shift_companion(linear_head(model).in_features)}
+
+
+COMPANIONS: dict[str, Callable[[nn.Module, str], Prepared]] = {
+    "itta": with_consistency,
+    "labelshift": with_label_shift,
+    "metadmoe": with_experts,
+    "sade": as_ensemble,
+}
 """For methods that need something trained: makes, of a plain network and its kind, the network that the method takes
 and the constructor arguments that carry its companion."""
 
@@ -27,14 +98,26 @@ def companion(name: str, kind: str, model: nn.Module) -> Prepared:
 
 
 @pytest.fixture
-def build(trained: Callable[[str], nn.Module], digits: tuple[Tensor, Tensor]) -> Callable[..., tta.OnlineModel]:
-    """Maker of an online model of a trained network, with source images where the method wants some."""
+def build(
+    trained: Callable[[str], nn.Module], digits: tuple[Tensor, Tensor], stream: list[Tensor]
+) -> Callable[..., tta.OnlineModel]:
+    """Maker of an online model of a trained network, with source or target images where the method wants some."""
 
     def make(name: str, kind: str, model: nn.Module | None = None, **arguments: Any) -> tta.OnlineModel:
         model, own = companion(name, kind, trained(kind) if model is None else model)
         arguments = {"lr": 0.02, **BASE.get(name, {}), **own, **arguments}
         arguments.setdefault("source", digits[0][:16].split(8))
-        return tta.online(model, name, **arguments)
+        if isinstance(arguments.get("adapter"), Adapter):  # an argument of the method that the function has too
+            of_method = {
+                word: arguments.pop(word) for word in signature(adapter_class(name)).parameters if word in arguments
+            }
+            method: str | Adapter = adapter_class(name)(**copy.deepcopy(of_method))
+        else:
+            method = name
+        online = tta.online(model, method, **arguments)
+        if online.adapter.facts.needs_target_data:
+            online.observe_target(stream)
+        return online
 
     return make
 

@@ -9,7 +9,13 @@ from jsonargparse import ArgumentParser
 from torch import nn
 
 PARTS = sorted(Path(__file__).parents[2].glob("configs/model/*.yaml"))
-LOGITS = {"imagenet_vit_base": 1000, "imagenet_a_vit_base": 200, "imagenet_r_vit_base": 200}
+LOGITS = {
+    "imagenet_lt_experts": 1000,
+    "imagenet_vit_base": 1000,
+    "imagenet_a_vit_base": 200,
+    "imagenet_r_vit_base": 200,
+    "pacs_domain_experts": 7,
+}
 
 
 def without_weights(backbone):

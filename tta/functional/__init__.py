@@ -1,26 +1,62 @@
 """Pure tensor functions: entropy, normalisation statistics, sharpness, Fisher information. No state, no Lightning."""
 
+from tta.functional.alignment import alignment_loss, gradient_correlation, standardised
 from tta.functional.entropy import (
     effective_classes,
     marginal_entropy,
     softmax_entropy,
 )
+from tta.functional.experts import agreement, prior_offsets, rank_reversed, shot_groups, skill_diverse_loss
 from tta.functional.fisher import fisher_information, fisher_penalty
 from tta.functional.gradients import gradient_norm, overall_norm
+from tta.functional.label_shift import (
+    bias_corrected_temperature,
+    black_box_shift,
+    class_prior,
+    expectation_maximization,
+    generalized_logit_adjusted_loss,
+    inverse_prior,
+    linear_degree,
+    log_slope_degree,
+    logit_adjustment,
+)
+from tta.functional.meta import distillation_step, meta_distillation_loss
 from tta.functional.normalization import batch_statistics, batch_statistics_only, mixed_batch_statistics
 from tta.functional.sharpness import perturb_to_worst_case, restore_parameters
+from tta.functional.style import mix_style, style
 
 __all__ = (
+    "agreement",
+    "alignment_loss",
     "batch_statistics",
     "batch_statistics_only",
+    "bias_corrected_temperature",
+    "black_box_shift",
+    "class_prior",
+    "distillation_step",
     "effective_classes",
+    "expectation_maximization",
     "fisher_information",
     "fisher_penalty",
+    "generalized_logit_adjusted_loss",
+    "gradient_correlation",
     "gradient_norm",
+    "inverse_prior",
+    "linear_degree",
+    "log_slope_degree",
+    "logit_adjustment",
     "marginal_entropy",
+    "meta_distillation_loss",
+    "mix_style",
     "mixed_batch_statistics",
     "overall_norm",
     "perturb_to_worst_case",
+    "prior_offsets",
+    "rank_reversed",
     "restore_parameters",
+    "shot_groups",
+    "skill_diverse_loss",
     "softmax_entropy",
+    "standardised",
+    "style",
 )
