@@ -43,8 +43,8 @@ def test_public_names():
 
 
 def test_lists_of_methods():
-    assert tta.list_adapters("s*") == ["sar", "source"]
-    assert {"bnstats", "eata", "sar", "source", "tent"} <= set(tta.list_adapters())
+    assert tta.list_adapters("s*") == ["sade", "sar", "source"]
+    assert {"bnstats", "eata", "itta", "labelshift", "metadmoe", "tent"} <= set(tta.list_adapters())
 
 
 @pytest.mark.parametrize(

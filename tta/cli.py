@@ -78,6 +78,14 @@ def _message(error: Exception) -> str | None:
         return one_line(str(error))
     if type(error).__name__ == "MisconfigurationException":  # Lightning's, by name to spare its import
         return " ".join(str(error).split())
+    if isinstance(error, RuntimeError) and str(error).startswith("Error(s) in loading state_dict"):
+        # Files of weights are checked as they are read: this is Lightning taking up a checkpoint.
+        what = (str(error).splitlines()[1:] or [""])[0].strip().rstrip(". ")
+        first = what.partition(", ")[0] if "key(s)" in what else what
+        return (
+            f"the checkpoint is of another network or adapter ({first}): --ckpt_path resumes the very same run; source "
+            "weights go to --model.weights"
+        )
     return None
 
 

@@ -12,6 +12,7 @@ the step and after it.
 import argparse
 import json
 import shlex
+import shutil
 import sys
 from pathlib import Path
 
@@ -53,6 +54,7 @@ class Cell:
         self.commands.append(f"tta {shlex.join(words)} --trainer.default_root_dir {folder}")
         if not (folder / product).exists():
             print(self.commands[-1], flush=True)
+            shutil.rmtree(folder, ignore_errors=True)  # of a run that was cut
             if status := tta_main([*words, "--trainer.default_root_dir", str(folder)]):
                 raise SystemExit(status)
         return folder / product

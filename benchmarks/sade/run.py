@@ -12,6 +12,7 @@ A cell whose file exists is not run again.
 import argparse
 import copy
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,7 @@ def train(options: argparse.Namespace, kind: str, seed: int) -> MultiExpertCifar
             *("--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu"),
             *("--trainer.check_val_every_n_epoch", str(EPOCHS)),
         )
+        shutil.rmtree(folder, ignore_errors=True)  # of a run that was cut
         print("tta", *words, flush=True)
         if status := tta_main(words):
             raise SystemExit(status)

@@ -180,7 +180,7 @@ def test_companions_that_do_not_fit_are_told(companion, trained):
     refused(trained("bn"), "trained for 64 features and 10 classes.*'linear'|no linear layer of that name")
     refused(models.CifarResNet(8, num_classes=7), "64 features and 10 classes, and the head 'linear' has 64 and 7")
     refused(nn.Sequential(nn.Linear(3, 10)), r"ITTA's blocks, by its companion: 'layer1' is no block of Sequential")
-    refused(trained("gn"), "of kind 'sade'", dataclasses.replace(companion, kind="sade"))
+    refused(trained("gn"), "a companion of SADE, not one of ITTA", Companion("SADE", {}))
     refused(trained("gn"), "is incomplete", Companion("ITTA", {}, companion.settings))
     without_head = {name: value for name, value in companion.settings.items() if name != "head"}
     refused(trained("gn"), "lacks head", dataclasses.replace(companion, settings=without_head))

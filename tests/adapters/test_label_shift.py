@@ -175,6 +175,23 @@ def test_goes_on_from_a_state_dict_mid_stream(name, trained, stream, digits):
     assert all(torch.equal(whole(x), cut(x)) for x in stream[3:])
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("logits", ["adapted", "raw", "uniform"])
+@pytest.mark.parametrize("form", ["full", "per_class_scale"])
+def test_models_of_another_dtype(dtype, logits, form, trained, stream):
+    network = LabelShiftNetwork(64, SOURCE, form=form)
+    nn.init.normal_(network.out.weight, std=1e-3)
+    made = Companion("LabelShift", network.tensors(), {"network": network.settings()})
+    first = [
+        tta.online(trained("gn").to(given), LabelShift(Tent(), None, MovingAverage(logits), made))
+        for given in (torch.float32, dtype)
+    ]
+    plain, cast = (online(stream[0].to(given)) for online, given in zip(first, (torch.float32, dtype), strict=True))
+    assert cast.dtype == torch.float32
+    assert torch.allclose(plain, cast, atol=0.2)
+    assert torch.allclose(*(online.adapter.estimator.prior for online in first), atol=0.01)
+
+
 def test_hooks_are_gone_after_a_batch_and_after_an_error(trained, stream):
     online = tta.online(trained("gn"), post_hoc(Tent()))
     online(stream[0])
@@ -190,6 +207,29 @@ class Squared(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.linear(x)[:, :2]
+
+
+class Averaged(nn.Module):
+    """Two heads: a change of the last one would correct half of the logits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads = nn.ModuleList(nn.Linear(64, 10) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.stack([head(x) for head in self.heads]).mean(dim=0)
+
+
+class Auxiliary(nn.Module):
+    """The last linear layer is not the head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head, self.auxiliary = nn.Linear(64, 10), nn.Linear(64, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.auxiliary(x)
+        return self.head(x)
 
 
 class NoHead(nn.Module):
@@ -208,7 +248,15 @@ class NoHead(nn.Module):
         (lambda: tta.online(nn.Linear(4, 10), over(companion(64))), "trained on 64 features .* takes 4: give the"),
         (lambda: tta.online(nn.Linear(64, 7), over(companion(64))), "of 10 classes and .* head has 7: give the"),
         (lambda: tta.online(NoHead(), over(companion(64))), "NoHead has no linear layer that could be its head"),
-        (lambda: tta.online(Squared(), over(companion(4, 3)))(torch.rand(2, 4)), "returned 2 logits that do not come"),
+        (
+            lambda: tta.online(Squared(), over(companion(4, 3)))(torch.rand(2, 4)),
+            "returned 2 logits that are not the out",
+        ),
+        (lambda: tta.online(Averaged(), over(companion()))(torch.rand(2, 64)), "10 logits that are not the outputs of"),
+        (
+            lambda: tta.online(Auxiliary(), over(companion()))(torch.rand(2, 64)),
+            "10 logits that are not the outputs of",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused_in_one_line(make, message):

@@ -108,7 +108,7 @@ def test_logit_adjustment_is_the_log_ratio_of_the_priors():
 def test_corrections_refuse_what_they_cannot_do():
     with pytest.raises(tta.InputError, match="NetworkCorrection needs a trained network: give companion="):
         NetworkCorrection().check(SourceFigures(None, COUNTS))
-    with pytest.raises(tta.InputError, match=r"strength=-1\.0, floor=0\.001: need strength >= 0"):
+    with pytest.raises(tta.InputError, match=r"strength=-1\.0, floor=0\.01: need strength >= 0"):
         LogitAdjustment(strength=-1.0)
 
 

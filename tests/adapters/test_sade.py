@@ -1,6 +1,7 @@
 """SADE: the step, by hand and against the authors' code, and what its modes do."""
 
 import copy
+import re
 import warnings
 from pathlib import Path
 
@@ -305,11 +306,13 @@ def test_bad_input_is_refused(make, message):
         make()
 
 
-def test_expert_logits_of_another_shape_are_refused():
-    class Flat(LookUp):
+@pytest.mark.parametrize("shape", [(3,), (1, 4), (2, 4)])
+def test_expert_logits_of_another_shape_are_refused(shape):
+    class Other(LookUp):
         def expert_logits(self, x: Tensor) -> Tensor:
-            return torch.zeros(len(x), 3)
+            return torch.zeros(len(x), *shape)
 
-    online = tta.online(Flat([]), "sade", views=Numbered(2))
-    with pytest.raises(tta.InputError, match=r"expert_logits returned shape \(2, 3\)"):
+    online = tta.online(Other([]), "sade", views=Numbered(2))
+    said = re.escape(f"expert_logits returned shape {(2, *shape)}: SADE needs a tensor of shape (B, E, C), with E")
+    with pytest.raises(tta.InputError, match=said + ".* num_experts=3"):
         online(rows_as_images(range(2)))

@@ -86,6 +86,7 @@ def test_offset_makes_plain_logits_suit_the_target_prior() -> None:
         (["reverse"], "target prior 'reverse': choose source, uniform, inverse"),
         ([[0.5, 0.5]], "a target prior of 2 numbers with sum 1: give 4 probabilities"),
         ([[0.5, 0.5, 0.5, -0.5]], "that sum to 1"),
+        ([[math.nan, 0.5, 0.5, 0.0]], "with sum nan"),
     ],
 )
 def test_other_priors_are_refused(priors: list[str | list[float]], message: str) -> None:

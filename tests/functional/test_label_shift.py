@@ -55,6 +55,12 @@ def test_degrees_at_the_anchors():
     assert torch.allclose(log_slope_degree(anchors, LONG_TAILED), torch.tensor([0.96, 0.0, -0.96]), atol=0.005)
 
 
+def test_degree_at_the_anchors_does_not_depend_on_the_number_of_classes():
+    source = class_prior([(1 / 100) ** (k / 999) for k in range(1000)])
+    anchors = torch.stack([source, torch.full_like(source, 1e-3), inverse_prior(source)])
+    assert torch.allclose(log_slope_degree(anchors, source), torch.tensor([1.0, 0.0, -1.0]), atol=0.05)
+
+
 def test_linear_degree_by_hand():
     source = torch.tensor([0.5, 0.3, 0.2])
     # away from uniform: (1/6, -1/30, -2/15); squared length 7/150; the other way round <., .> = -17/300
@@ -120,7 +126,7 @@ def test_logit_adjustment_turns_posteriors_of_one_prior_into_those_of_another():
 
 
 def test_logit_adjustment_keeps_classes_estimated_at_nothing_possible():
-    offset = logit_adjustment(torch.tensor([1.0, 0.0]), torch.tensor([0.5, 0.5]), floor=1e-3)
+    offset = logit_adjustment(torch.tensor([1.0, 0.0]), torch.tensor([0.5, 0.5]), floor=2e-3)  # of 1 / 2
     assert float(offset[1]) == pytest.approx(math.log(1e-3 / 0.5))
 
 

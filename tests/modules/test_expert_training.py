@@ -156,8 +156,8 @@ def test_a_backbone_that_does_not_fit_is_refused(make: Callable[[], Any], messag
 @pytest.mark.parametrize(
     ("arguments", "data", "message"),
     [
-        ({"class_counts": [1] * 9 + [0]}, {}, "10 classes need one training image each at least"),
-        ({"class_counts": [1] * 9}, {}, "10 classes need one training image each at least"),
+        ({"class_counts": [1] * 9 + [0]}, {}, "every class needs one training image at least"),
+        ({"class_counts": [1] * 9}, {}, "class_counts: 9 numbers for 10 classes; give one for each"),
         ({}, {"imbalance_ratio": 1000}, "lower the data's imbalance_ratio"),
         ({"priors": ["source", "uniform", "mirror"]}, {}, "target prior 'mirror'"),
         ({"tau": -1.0}, {}, "tau=-1"),
@@ -209,7 +209,8 @@ def adapt(fitted: Path, folder: Path, *words: str) -> int:
     return main(["adapt", *parts, *images, *ratio, *weights, *run, *QUIET, *words])
 
 
-MODES = {"online": (), "transductive": ("--model.adapter.transductive.epochs", "2")}
+VIEWS = ("--model.adapter.views", "tta.adapters.views.ImageNetViews", "--model.adapter.views.size", "32")
+MODES = {"online": VIEWS, "transductive": ("--model.adapter.transductive.epochs", "2")}
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -256,6 +257,22 @@ def test_a_plain_network_is_refused_in_one_line(
     parts = configs("data/digits", "model/digits_resnet", "adapter/sade", "trainer/cpu")
     assert main(["adapt", *parts, *QUIET, "--trainer.default_root_dir", str(tmp_path)]) == 2
     assert "TimmClassifier has no experts: SADE needs a model with num_experts" in capsys.readouterr().err
+
+
+def test_weights_and_checkpoints_of_other_networks_are_refused_in_one_line(
+    fitted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    assert adapt(fitted, tmp_path / "two", "--model.backbone.num_experts", "2") == 2
+    assert "does not fit MultiExpertCifarResNet: it has 'experts.2', one more" in capsys.readouterr().err
+    assert adapt(fitted, tmp_path / "three") == 0
+    (checkpoint,) = (tmp_path / "three").rglob("*.ckpt")
+    four = ("--model.backbone.num_experts", "4", "--model.weights", "null", "--ckpt_path", str(checkpoint))
+    capsys.readouterr()
+    assert adapt(fitted, tmp_path / "four", *four) == 2
+    (said,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("tta: error")]
+    assert "the checkpoint is of another network or adapter (Missing key(s) in state_dict: " in said
+    assert said.endswith("--ckpt_path resumes the very same run; source weights go to --model.weights")
 
 
 def test_transductive_mode_refuses_protocols_that_forget(

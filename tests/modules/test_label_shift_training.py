@@ -144,6 +144,25 @@ def test_the_data_module_gets_its_loaders_back(tmp_path: Path) -> None:
     assert set(next(iter(data.train_dataloader()))) == {"image", "label"}
 
 
+@pytest.mark.parametrize("when", ["before", "during"])
+def test_the_data_module_gets_its_loaders_back_after_an_error(when: str, tmp_path: Path) -> None:
+    data = Blobs(heldout=(10, 10, 0)) if when == "before" else Blobs()
+    module = LabelShiftTraining(bayes_backbone([400, 80, 16]), num_classes=3, epoch_steps=3)
+    with pytest.raises((tta.InputError, InterruptedError)):
+        trainer(tmp_path, 1, Stop(2)).fit(module, data)
+    for loader in (data.train_dataloader(), data.val_dataloader()):
+        assert set(next(iter(loader))) == {"image", "label"}
+
+
+def test_a_class_that_no_draw_took_leaves_the_confusion_finite(tmp_path: Path) -> None:
+    module = fit(tmp_path, 1, Blobs(heldout=(1, 1, 1)), epoch_steps=3, seed=4)
+    drawn = torch.cat([draw.labels for draw in module.heldout_draws]).unique().tolist()
+    (absent,) = set(range(3)) - set(drawn)
+    confusion = module.companion().tensors["raw.confusions"]
+    assert torch.equal(confusion[:, absent], torch.eye(3)[absent])
+    assert torch.allclose(confusion.sum(dim=0), torch.ones(3), atol=1e-5)
+
+
 def test_backbone_keeps_its_statistics_and_modes(tmp_path: Path) -> None:
     backbone = nn.Sequential(nn.BatchNorm1d(2), nn.Linear(2, 3))
     before = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
@@ -165,7 +184,7 @@ def test_backbone_keeps_its_statistics_and_modes(tmp_path: Path) -> None:
         ({"statistics": "none"}, Blobs, "statistics='none': choose from source, batch"),
         ({"head": "3"}, Blobs, "head='3': no linear layer of that name"),
         ({}, Tailless, "Tailless has no class_counts: train with a data module that has, or give class_counts"),
-        ({"class_counts": [1.0, 2.0]}, Blobs, "2 class counts, 3 outputs .* and 3 classes"),
+        ({"class_counts": [1.0, 2.0]}, Blobs, "2 class counts, 3 outputs .* and 3 classes of the data: give as many"),
         ({"class_counts": [1.0, 2.0, 0.0]}, Blobs, "class_counts holds 0"),
         ({}, lambda: Blobs(heldout=(10, 10, 0)), "class 2 has no image: training and held-out images must show"),
     ],

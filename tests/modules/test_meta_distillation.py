@@ -174,7 +174,7 @@ def test_the_adapter_takes_the_step_that_was_trained(backbone: DomainExperts) ->
 def test_bad_arguments(backbone: DomainExperts, untrained: Callable[..., nn.Module]) -> None:
     with pytest.raises(InputError, match=r"CifarResNet has no experts, .*such as models.DomainExperts"):
         module_of(untrained("gn"))
-    for arguments in ({"support": 0}, {"inner_lr": 0.0}, {"warm_start": -1}):
+    for arguments in ({"support": 0}, {"inner_lr": 0.0}, {"inner_lr": float("nan")}, {"warm_start": -1}):
         with pytest.raises(InputError, match="need support >= 1, inner_lr > 0 and warm_start >= 0"):
             module_of(backbone, **arguments)
 
@@ -228,3 +228,11 @@ def batch(size: int, domain: Tensor | None) -> dict[str, Tensor]:
 def test_data_that_does_not_do(backbone: DomainExperts, make_trainer: Any, given: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         make_trainer(limit_val_batches=0).fit(module_of(backbone), given)
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
+def test_precisions_in_which_the_step_would_be_coarse(
+    backbone: DomainExperts, make_trainer: Any, precision: str
+) -> None:
+    with pytest.raises(InputError, match=f"precision 32-true, not 1 and {precision}: use --trainer.devices 1"):
+        make_trainer(precision=precision).fit(module_of(backbone), data())

@@ -42,6 +42,23 @@ def test_counters_of_batches_may_be_missing(tmp_path: Path) -> None:
     assert equal(source, target)
 
 
+@pytest.mark.parametrize("prefix", ["", "backbone."])
+def test_a_file_of_a_deeper_network_is_refused(prefix: str, tmp_path: Path) -> None:
+    """Also where all that the model has is in it, in the right shapes."""
+    deeper = nn.Sequential(*network(5), nn.Linear(5, 5))
+    torch.save({prefix + name: tensor for name, tensor in deeper.state_dict().items()}, tmp_path / "deeper.pt")
+    with pytest.raises(InputError, match=r"deeper\.pt does not fit Sequential: it has '3', one more than the model"):
+        load_weights(network(5), tmp_path / "deeper.pt")
+
+
+def test_keys_that_are_no_further_parts_are_left_unread(tmp_path: Path) -> None:
+    source, target = network(), network()
+    more = {"mean": torch.zeros(3), "ema.0.weight": torch.zeros(3), "0.extra": torch.zeros(3)}
+    torch.save({**source.state_dict(), **more}, tmp_path / "more.pt")
+    load_weights(target, tmp_path / "more.pt")
+    assert equal(source, target)
+
+
 class Hostile:
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return (open, ("executed", "w"))

@@ -65,7 +65,8 @@ class LogitAdjustment(Correction):
 
     Args:
         strength: Factor of the log ratio, at least 0; 1 is right for calibrated logits.
-        floor: Added to every probability of the estimate, above 0, so that a class estimated at nothing stays possible.
+        floor: Added to every probability of the estimate, above 0, as a share of the uniform probability: a class
+            estimated at nothing stays possible.
 
     Raises:
         InputError: For a value out of range.
@@ -74,7 +75,7 @@ class LogitAdjustment(Correction):
         Long-tail learning via logit adjustment, ICLR 2021, section 4.1, https://arxiv.org/abs/2007.07314.
     """
 
-    def __init__(self, strength: float = 1.0, floor: float = 1e-3) -> None:
+    def __init__(self, strength: float = 1.0, floor: float = 1e-2) -> None:
         if not strength >= 0.0 or not floor > 0.0:
             raise InputError(f"strength={strength}, floor={floor}: need strength >= 0 and floor > 0")
         self.strength, self.floor = strength, floor

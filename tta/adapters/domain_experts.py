@@ -1,13 +1,12 @@
 """What a model with experts per domain must offer to the methods that use them."""
 
-from typing import Protocol, cast, runtime_checkable
+from typing import Protocol, cast
 
 from torch import Tensor, nn
 
 from tta.errors import InputError
 
 
-@runtime_checkable
 class DomainExpertsModel(Protocol):
     """A student classifier with frozen experts and an aggregator, as ``models.DomainExperts``.
 

@@ -223,6 +223,8 @@ def _chosen(names: list[str] | None, known: Sequence[str], argument: str) -> lis
 
 def _rebuilt(companion: Companion) -> tuple[dict[str, Any], LearnableConsistency, StyleBank]:
     """Settings, loss and bank of a companion."""
+    if companion.kind != KIND:
+        raise InputError(f"a companion of {companion.kind}, not one of {KIND}: train one with ITTATraining")
     tensors, settings = companion.tensors, companion.settings
     needed = {"blocks", "shapes", "nonnegative", "style_blocks", "head", "features", "classes"}
     try:
@@ -236,9 +238,6 @@ def _rebuilt(companion: Companion) -> tuple[dict[str, Any], LearnableConsistency
         lacking = needed - set(settings)
     except (KeyError, RuntimeError, ValueError) as error:
         raise InputError(f"the companion of ITTA is incomplete ({first_line(error)}): train it again") from error
-    if companion.kind != KIND or lacking:
-        raise InputError(
-            f"the companion of kind {companion.kind!r} lacks {', '.join(sorted(lacking)) or 'nothing'}: give one of "
-            f"kind {KIND!r}, which ITTATraining makes"
-        )
+    if lacking:
+        raise InputError(f"the companion of {KIND} lacks {', '.join(sorted(lacking))}: train it again")
     return settings, consistency, bank

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from tta.adapters.base import Adapter, AdapterOutput, Facts, ResetScope, Updater, checked_logits
 from tta.adapters.corrections import Correction, NetworkCorrection
 from tta.adapters.head import linear_head
-from tta.adapters.label_shift_network import HeadChange
 from tta.adapters.label_shift_source import SourceFigures
 from tta.adapters.prior_estimators import PriorEstimator
 from tta.adapters.windowed_estimators import CalibratedDegree
@@ -54,8 +53,8 @@ class LabelShift(Adapter):
 
     Raises:
         InputError: Without companion and source prior; if the correction or the estimator needs a companion; if the
-            companion is of another method, feature size or class count; if the classifier has no linear head whose
-            outputs are its logits.
+            companion is of another method, feature size or class count; if the logits are not the outputs of one linear
+            head, as with ``SADE``, which mixes those of several.
 
     References:
         Label Shift Adapter for Test-Time Adaptation under Covariate and Label Shifts, ICCV 2023, figure 3,
@@ -129,18 +128,19 @@ class LabelShift(Adapter):
 
     def adapt(self, model: nn.Module, x: Tensor, updater: Updater) -> AdapterOutput:
         """A step of the inner method through the changed head, then one of the estimate."""
-        with self._changed_head(model) as features:
+        with self._changed_head(model) as passes:
             if self.adapter is not None:
                 output = self.adapter.adapt(model, x, updater)
             else:
                 with torch.no_grad():
                     output = AdapterOutput(checked_logits(model(x)))
-        if not features or output.logits.shape[1] != len(self.source.prior):
+        predicting = next((features for features, logits in passes if _equal(logits, output.logits)), None)
+        if predicting is None:
             raise InputError(
-                f"the classifier returned {output.logits.shape[1]} logits that do not come from its last linear layer: "
-                "LabelShift needs a linear head whose outputs are the logits"
+                f"the classifier or the inner method returned {output.logits.shape[1]} logits that are not the outputs "
+                "of its last linear layer: LabelShift needs a linear head whose outputs are the logits; where another "
+                "layer is that, train the companion with its name as head"
             )
-        predicting = features[-1 if self.facts.predicts_after else 0]
         self.estimator.update(
             self._estimator_logits(model, predicting, output.logits), self.source, self._share(updater)
         )
@@ -174,17 +174,25 @@ class LabelShift(Adapter):
         return linear_head(model, None if network is None else network.head)
 
     @contextmanager
-    def _changed_head(self, model: nn.Module) -> Iterator[list[Tensor]]:
-        """Change the head within the context, and collect the features ``(B, D)`` that entered it."""
+    def _changed_head(self, model: nn.Module) -> Iterator[list[tuple[Tensor, Tensor]]]:
+        """Change the head within the context; collect the features ``(B, D)`` that entered it and its new logits."""
         head = self._head(model)
         change = self.correction.change(self.estimator.prior, head, self.source)
         features: list[Tensor] = []
-        handles = (
-            head.register_forward_pre_hook(lambda _, inputs: _enter(change, inputs, features)),
-            head.register_forward_hook(lambda _, inputs, output: output + change.added(inputs[0])),
-        )
+        passes: list[tuple[Tensor, Tensor]] = []
+
+        def enter(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
+            features.append(inputs[0].detach())
+            return (change.features(inputs[0]),)
+
+        def leave(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            logits = output + change.added(inputs[0])
+            passes.append((features.pop(), logits.detach()))
+            return logits
+
+        handles = (head.register_forward_pre_hook(enter), head.register_forward_hook(leave))
         try:
-            yield features
+            yield passes
         finally:
             for handle in handles:
                 handle.remove()
@@ -198,9 +206,9 @@ class LabelShift(Adapter):
         return updater.mean if self.facts.needs_gradients else _itself
 
 
-def _enter(change: HeadChange, inputs: tuple[Tensor, ...], features: list[Tensor]) -> tuple[Tensor]:
-    features.append(inputs[0].detach())
-    return (change.features(inputs[0]),)
+def _equal(logits: Tensor, returned: Tensor) -> bool:
+    logits = logits.float()
+    return logits.shape == returned.shape and torch.allclose(logits, returned, rtol=0.0, atol=0.0, equal_nan=True)
 
 
 def _itself(value: Tensor) -> Tensor:

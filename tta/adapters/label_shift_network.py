@@ -36,8 +36,10 @@ class HeadChange(NamedTuple):
     delta_bias: Tensor
 
     def features(self, features: Tensor) -> Tensor:
-        """What enters the changed head, shape ``(..., D)``, of features of the same shape."""
-        return features if self.gamma is None or self.beta is None else self.gamma * features + self.beta
+        """What enters the changed head, shape ``(..., D)``, of features of the same shape and dtype."""
+        if self.gamma is None or self.beta is None:
+            return features
+        return (self.gamma * features + self.beta).to(features.dtype)
 
     def added(self, features: Tensor) -> Tensor:
         """What is added to the head's output, shape ``(..., C)``, float32, for features that were already changed."""
@@ -49,8 +51,13 @@ class HeadChange(NamedTuple):
     def logits(self, head: nn.Linear, features: Tensor) -> Tensor:
         """Logits of the changed head, shape ``(..., C)``, of features ``(..., D)``."""
         changed = self.features(features)
-        logits: Tensor = F.linear(changed, head.weight, head.bias) + self.added(changed)
-        return logits
+        return head_logits(head, changed) + self.added(changed)
+
+
+def head_logits(head: nn.Linear, features: Tensor) -> Tensor:
+    """Logits of a head whose parameters may have another dtype than the features, in that of the features."""
+    bias = None if head.bias is None else head.bias.to(features.dtype)
+    return F.linear(features, head.weight.to(features.dtype), bias)
 
 
 class LabelShiftNetwork(nn.Module):
@@ -131,7 +138,7 @@ class LabelShiftNetwork(nn.Module):
         if self.form == "low_rank":
             weight = weight @ self.directions
         elif self.form == "per_class_scale":
-            weight = weight * head.weight.detach()
+            weight = weight * head.weight.detach().to(weight.dtype)
         return HeadChange(1 + scale, shift, weight, bias)
 
     def settings(self) -> dict[str, int | str | None]:

@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tta.adapters.label_shift_network import KIND, HeadChange, LabelShiftNetwork
+from tta.adapters.label_shift_network import KIND, HeadChange, LabelShiftNetwork, head_logits
 from tta.companion import Companion
 from tta.errors import InputError
 from tta.functional.label_shift import class_prior
@@ -81,7 +80,7 @@ class SourceFigures(nn.Module):
             features = features.float()
             if which == "uniform":
                 return self.change_for_uniform(head).logits(head, features)
-            return F.linear(features, head.weight, head.bias)
+            return head_logits(head, features)
 
     def change_for_uniform(self, head: nn.Linear) -> HeadChange:
         """What makes the head one for the uniform prior."""

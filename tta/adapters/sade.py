@@ -167,7 +167,7 @@ class SADE(Adapter):
     def predict(self, model: nn.Module, x: Tensor) -> Tensor:
         """Logits of the mixture with the present weights, shape ``(B, C)``, float32."""
         with torch.no_grad():
-            return checked_logits(self._mixed(_expert_logits(model, x.nan_to_num(0.0, 0.0, 0.0))))
+            return checked_logits(self._mixed(self._expert_logits(model, x.nan_to_num(0.0, 0.0, 0.0))))
 
     def adapt(self, model: nn.Module, x: Tensor, updater: Updater) -> AdapterOutput:
         """One step on the agreement of two views; predict after it, or before.
@@ -183,7 +183,7 @@ class SADE(Adapter):
         if self.transductive is not None or bool(self.frozen):
             return AdapterOutput(self.predict(model, x))
         logits = None if self.predict_after else self.predict(model, x)
-        first, second = (_expert_logits(model, view) for view in self._draw(x))
+        first, second = (self._expert_logits(model, view) for view in self._draw(x))
         loss = self._learn(first, second, updater)
         return AdapterOutput(self.predict(model, x) if logits is None else logits, loss=loss)
 
@@ -193,7 +193,8 @@ class SADE(Adapter):
         if how is None:
             return
         seen = [
-            torch.stack([_expert_logits(model, view) for view in self._draw(x, 2 * how.draws)], dim=1) for x in batches
+            torch.stack([self._expert_logits(model, view) for view in self._draw(x, 2 * how.draws)], dim=1)
+            for x in batches
         ]
         if not seen:
             return
@@ -229,6 +230,18 @@ class SADE(Adapter):
         self.step += 1
         return random_views(x, self.views, seed, count)
 
+    def _expert_logits(self, model: nn.Module, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            logits = model.expert_logits(x)  # type: ignore[operator]
+        experts = len(self.weights)
+        if not isinstance(logits, Tensor) or logits.dim() != 3 or logits.shape[1] != experts:
+            got = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+            raise InputError(
+                f"expert_logits returned {got}: SADE needs a tensor of shape (B, E, C), with E the model's "
+                f"num_experts={experts}"
+            )
+        return logits.float()
+
     def _mixed(self, expert_logits: Tensor) -> Tensor:
         return (self.weights.softmax(dim=0).unsqueeze(1) * expert_logits).sum(dim=1)
 
@@ -261,12 +274,3 @@ class SADE(Adapter):
 
 def _spread(views: list[Tensor]) -> Tensor:
     return marginal_entropy(torch.cat(views).softmax(dim=1))
-
-
-def _expert_logits(model: nn.Module, x: Tensor) -> Tensor:
-    with torch.no_grad():
-        logits = model.expert_logits(x)  # type: ignore[operator]
-    if not isinstance(logits, Tensor) or logits.dim() != 3:
-        got = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
-        raise InputError(f"expert_logits returned {got}: SADE needs a tensor of shape (B, E, C)")
-    return logits.float()

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
-Transform = Callable[[Tensor], Tensor]
+Transform = torch.nn.Module | Callable[[Tensor], Tensor]
 """From an image ``(C, H, W)`` in ``[0, 1]`` to one of a fixed size; draws from torch's global generator."""
 
 
@@ -65,8 +65,8 @@ def _colours(blur: float) -> list[torch.nn.Module]:
 def random_views(x: Tensor, transform: Transform, seed: tuple[int, ...], count: int = 2) -> list[Tensor]:
     """Show every image of a batch several times, each time transformed anew.
 
-    What is drawn depends on the seed and on the image's position in the batch alone. The global generators stay as
-    they were; a transform that draws from anything but torch's has to be seeded by itself.
+    What is drawn depends on the seed, the size of the batch and the image's position in it. The global generators stay
+    as they were; a transform that draws from anything but torch's has to be seeded by itself.
 
     Args:
         x: Images, shape ``(B, C, H, W)``, in ``[0, 1]``.
@@ -82,6 +82,6 @@ def random_views(x: Tensor, transform: Transform, seed: tuple[int, ...], count: 
     # Blurring is a convolution, which autocast would round to half precision.
     with torch.random.fork_rng(devices), torch.autocast(x.device.type, enabled=False):
         torch.default_generator.manual_seed(state)
-        if devices:
-            torch.cuda.manual_seed(state)
+        for device in devices:  # which need not be the current one
+            torch.cuda.default_generators[device.index].manual_seed(state)
         return [torch.stack([transform(image) for image in x]).clamp(0.0, 1.0) for _ in range(count)]

@@ -76,7 +76,7 @@ def _offset(target: TargetPrior, named: dict[str, Tensor], source: Tensor) -> Te
             raise InputError(f"target prior {target!r}: choose {', '.join(PRIORS)}, or give a number for each class")
         return named[target]
     values = source.new_tensor(target)
-    if values.shape != source.shape or bool((values < 0).any()) or abs(float(values.sum()) - 1) > 1e-6:
+    if values.shape != source.shape or bool((values < 0).any()) or not abs(float(values.sum()) - 1) <= 1e-6:
         raise InputError(
             f"a target prior of {len(values)} numbers with sum {float(values.sum()):g}: give {len(source)} "
             "probabilities, one for each class, that sum to 1"

@@ -67,19 +67,20 @@ def linear_degree(prior: Tensor, source: Tensor) -> Tensor:
     return (prior - 1 / len(source)) @ away / away.square().sum().clamp_min(FLAT)
 
 
-def log_slope_degree(prior: Tensor, source: Tensor, floor: float = 1e-3) -> Tensor:
+def log_slope_degree(prior: Tensor, source: Tensor, floor: float = 1e-2) -> Tensor:
     """Degree of imbalance as the slope of the log prior on the log source prior: about 1, 0 and -1 at the anchors.
 
     Args:
         prior: Probabilities, float, shape ``(..., C)``.
         source: Source prior, float, shape ``(C,)``.
-        floor: Added to ``prior``, so that classes estimated at nothing do not decide alone.
+        floor: Added to ``prior``, as a share of the uniform probability ``1 / C``, so that classes estimated at nothing
+            do not decide alone.
 
     Returns:
         Float, shape ``(...)``; 0 everywhere if the source prior is uniform.
     """
     log_source = source.log() - source.log().mean()
-    log_prior = (prior + floor).log()
+    log_prior = (prior + floor / len(source)).log()
     log_prior = log_prior - log_prior.mean(dim=-1, keepdim=True)
     return log_prior @ log_source / log_source.square().sum().clamp_min(FLAT)
 
@@ -110,18 +111,19 @@ def generalized_logit_adjusted_loss(
     return F.cross_entropy(logits + drawn.log() - (1 - tau) * source.log(), labels)
 
 
-def logit_adjustment(prior: Tensor, source: Tensor, floor: float = 1e-3) -> Tensor:
+def logit_adjustment(prior: Tensor, source: Tensor, floor: float = 1e-2) -> Tensor:
     """What is to be added to the logits of a classifier of prior ``source`` to make it one of ``prior``.
 
     Args:
         prior: Probabilities, float, shape ``(C,)``.
         source: Source prior, float, shape ``(C,)``.
-        floor: Added to ``prior``: a class estimated at nothing stays possible.
+        floor: Added to ``prior``, as a share of the uniform probability ``1 / C``: a class estimated at nothing stays
+            possible.
 
     Returns:
-        ``log(prior + floor) - log(source)``, float, shape ``(C,)``.
+        ``log(prior + floor / C) - log(source)``, float, shape ``(C,)``.
     """
-    return (prior + floor).log() - source.log()
+    return (prior + floor / len(source)).log() - source.log()
 
 
 def expectation_maximization(

@@ -91,10 +91,12 @@ class ExpertTraining(LightningModule):
                 "class counts are missing: give class_counts, or a data module with class_counts, such as any "
                 "SourceDataModule"
             )
-        if len(counts) != self.num_classes or min(counts) < 1:
+        if len(counts) != self.num_classes:
+            raise InputError(f"class_counts: {len(counts)} numbers for {self.num_classes} classes; give one for each")
+        if min(counts) < 1:
             raise InputError(
-                f"class_counts={list(counts)}: {self.num_classes} classes need one training image each at least; lower "
-                "the data's imbalance_ratio"
+                f"class_counts={list(counts)}: every class needs one training image at least; lower the data's "
+                "imbalance_ratio"
             )
         self.counts = torch.tensor(counts)
         offsets = prior_offsets(self.counts, self.priors, self.tau)

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, cast
 
 import torch
-from pytorch_lightning import LightningModule
+from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -83,7 +83,8 @@ class LabelShiftTraining(LightningModule):
         statistics: ``source`` or ``batch``, see above.
         image_batch: Images per batch under ``batch``, at least 2; as the stream's.
         noise: Standard deviation of the noise added to each feature, as a share of its own, at least 0.
-        seed: Non-negative seed of all draws.
+        seed: Non-negative seed of draws and noise. The network's first layer starts from the global generator, as
+            backbones do.
 
     Raises:
         InputError: If weights do not fit, class counts are missing or hold a zero, or an argument is out of range.
@@ -135,6 +136,7 @@ class LabelShiftTraining(LightningModule):
         self.statistics, self.image_batch, self.noise, self.seed = statistics, image_batch, noise, seed
         self.training_draws: list[Drawn] = []
         self.heldout_draws: list[Drawn] = []
+        self._image_loaders: tuple[Any, Any] | None = None
 
     @property
     def layer(self) -> nn.Linear:
@@ -159,7 +161,8 @@ class LabelShiftTraining(LightningModule):
         if len(counts) != self.num_classes or self.layer.out_features != self.num_classes:
             raise InputError(
                 f"{len(counts)} class counts, {self.layer.out_features} outputs of the backbone's head and "
-                f"{self.num_classes} classes of the data: all must agree"
+                f"{self.num_classes} classes of the data: give as many class_counts as there are classes, and a "
+                "backbone trained for these"
             )
         self.network.source_prior.copy_(class_prior(counts, "class_counts"))
         self._image_loaders = self._data.train_dataloader, self._data.val_dataloader
@@ -169,11 +172,17 @@ class LabelShiftTraining(LightningModule):
 
     def teardown(self, stage: str) -> None:
         """Give the data module its loaders back."""
-        self._data.train_dataloader, self._data.val_dataloader = self._image_loaders
+        if self._image_loaders is not None:
+            self._data.train_dataloader, self._data.val_dataloader = self._image_loaders
+            self._image_loaders = None
+
+    def configure_callbacks(self) -> list[Callback]:
+        """One that gives the loaders back when training is cut short, where the trainer calls no teardown."""
+        return [_GivesLoadersBack()]
 
     def on_fit_start(self) -> None:
         """Make the features, once."""
-        train_loader, heldout_loader = (loader() for loader in self._image_loaders)
+        train_loader, heldout_loader = (loader() for loader in cast(tuple[Any, Any], self._image_loaders))
         self.training_draws = self._draws(train_loader, self.seed)
         self.heldout_draws = self._draws(heldout_loader, self.seed + 1)
         self.train()
@@ -271,6 +280,8 @@ class LabelShiftTraining(LightningModule):
     def companion(self) -> Companion:
         """The trained network with calibration and confusion of both heads.
 
+        A class that no held-out draw took counts as never confused.
+
         Raises:
             InputError: Before training, when no features have been made.
         """
@@ -278,23 +289,31 @@ class LabelShiftTraining(LightningModule):
             raise InputError("no companion before training: fit first, with held-out images in the data module")
         tensors = self.network.tensors()
         plain = SourceFigures(Companion(KIND, tensors, {"network": self.network.settings()}), None)
-        features = torch.cat([draw.features for draw in self.heldout_draws])
-        labels = torch.cat([draw.labels for draw in self.heldout_draws])
-        log_priors = torch.cat([draw.prior.log().expand(len(draw.labels), -1) for draw in self.heldout_draws])
+        # After training the trainer moves the module to the CPU, and the draws stay where they were made.
+        draws = [Drawn(*(part.to(self.layer.weight.device) for part in draw)) for draw in self.heldout_draws]
+        features, labels = (torch.cat(parts) for parts in list(zip(*draws, strict=True))[:2])
+        log_priors = torch.cat([draw.prior.log().expand(len(draw.labels), -1) for draw in draws])
         sizes = [len(draw.labels) for draw in self.heldout_draws]
         plain.to(features.device)
         for number, name in enumerate(HEADS):
             logits = plain.logits(name, self.layer, features)
             temperature, bias = bias_corrected_temperature(logits, labels, log_priors, plain.biases[number])
             posteriors = (logits / temperature + bias).softmax(dim=1)
-            columns = [posteriors[labels == k].mean(dim=0) for k in range(self.num_classes)]
+            columns = torch.eye(self.num_classes, device=features.device)
+            for k in set(labels.tolist()):
+                columns[k] = posteriors[labels == k].mean(dim=0)
             tensors |= {
                 f"{name}.temperatures": temperature,
                 f"{name}.biases": bias,
-                f"{name}.confusions": torch.stack(columns, dim=1),
+                f"{name}.confusions": columns.T,
                 f"{name}.means": torch.stack([part.mean(dim=0) for part in torch.split(posteriors, sizes)]),
             }
         return Companion(KIND, tensors, {"network": self.network.settings()})
+
+
+class _GivesLoadersBack(Callback):
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        pl_module.teardown("fit")
 
 
 def _numbers(count: int) -> DataLoader[int]:

@@ -43,7 +43,8 @@ class MetaDistillation(LightningModule):
 
     Raises:
         InputError: If the backbone has no experts, weights do not fit, a value is out of range, the data has one domain
-            only, the groups do not fit it, a batch mixes domains, or none leaves a query.
+            only, the groups do not fit it, a batch mixes domains, none leaves a query, or the run has several processes
+            or another precision than 32-true.
 
     References:
         Meta-DMoE, NeurIPS 2022, algorithm 1 and eq. (5) to (7), https://arxiv.org/abs/2210.03885. As the authors' code:
@@ -68,7 +69,7 @@ class MetaDistillation(LightningModule):
         weights: str | None = None,
     ) -> None:
         super().__init__()
-        if support < 1 or inner_lr <= 0.0 or warm_start < 0:
+        if support < 1 or not inner_lr > 0.0 or warm_start < 0:
             raise InputError(
                 f"support={support}, inner_lr={inner_lr}, warm_start={warm_start}: need support >= 1, inner_lr > 0 and "
                 "warm_start >= 0"
@@ -98,7 +99,7 @@ class MetaDistillation(LightningModule):
         return cast(DomainExpertsModel, self.backbone)
 
     def setup(self, stage: str) -> None:
-        """Which expert saw which domain, and whether batches leave a query."""
+        """Which expert saw which domain; refuse batches without a query, several processes and lower precision."""
         data = getattr(self.trainer, "datamodule", None)
         self.expert_of = experts_of_domains(self.groups, domains_of(data), len(self.model.experts))
         batch_size = getattr(data, "batch_size", None)
@@ -107,8 +108,12 @@ class MetaDistillation(LightningModule):
                 f"support={self.support}: leaves no query in a batch of {batch_size}; use a larger batch_size or a "
                 "smaller support"
             )
-        if self.trainer.world_size > 1:
-            raise InputError("meta-distillation differentiates its own step, in one process: use --trainer.devices 1")
+        if self.trainer.world_size > 1 or self.trainer.precision != "32-true":
+            raise InputError(
+                f"meta-distillation differentiates its own step, in one process and precision 32-true, not "
+                f"{self.trainer.world_size} and {self.trainer.precision}: use --trainer.devices 1 --trainer.precision "
+                "32-true"
+            )
 
     def train(self, mode: bool = True) -> "MetaDistillation":
         """Everything stays in eval mode, as when it adapts."""

@@ -1,5 +1,6 @@
 """Read source weights, whatever file they come in."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
             (``backbone.``, ``model.``, ``module.``, ``network.``), on either side.
 
     Raises:
-        InputError: If the file is missing or unreadable, or its keys or shapes do not fit.
+        InputError: If the file is missing or unreadable, its keys or shapes do not fit, or it has more blocks or
+            experts than the model.
     """
     path = Path(path)
     if not path.is_file():
@@ -39,6 +41,8 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
         names = {key: key.removeprefix(inner) for key in own}
         for prefix in WRAPPERS:
             if all(prefix + name in stored for name in names.values()):
+                given = [key.removeprefix(prefix) for key in stored if key.startswith(prefix)]
+                _refuse_more_parts(model, names.values(), given, path)
                 _load(model, {key: stored[prefix + name] for key, name in names.items()}, path)
                 return
     missing = sorted(key for key in own if key not in stored)
@@ -46,6 +50,24 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
         f"{path} does not fit {type(model).__name__}: {len(missing)} of {len(own)} keys are missing, such as "
         f"{missing[0]!r}; the file has {', '.join(map(repr, list(stored)[:3]))}, ..."
     )
+
+
+def _refuse_more_parts(model: nn.Module, names: Iterable[str], given: Iterable[str], path: Path) -> None:
+    """Refuse a file whose numbered parts (blocks, experts) are more than the model's; other keys are left unread."""
+    own = {part for name in names for part in _numbered_parts(name)}
+    lists = {part.rpartition(".")[0] for part in own}
+    for name in given:
+        for part in _numbered_parts(name):
+            if part not in own and part.rpartition(".")[0] in lists:
+                raise InputError(
+                    f"{path} does not fit {type(model).__name__}: it has {part!r}, one more than the model; check the "
+                    "depth, the number of experts and the architecture"
+                )
+
+
+def _numbered_parts(name: str) -> list[str]:
+    words = name.split(".")
+    return [".".join(words[: place + 1]) for place, word in enumerate(words) if word.isdigit()]
 
 
 def _read(path: Path) -> dict[str, Any]:
