@@ -14,7 +14,8 @@ Transform = torch.nn.Module | Callable[[Tensor], Tensor]
 class SmallImageViews(v2.Compose):  # type: ignore[misc]
     """The published views of CIFAR images: crop, colour jitter, grey, blur, flip.
 
-    Works on images of any size; the crop has the image's own.
+    Works on images of any size from 5 pixels on; the crop has the image's own. The blur has a kernel of 9 x 9 pixels,
+    where the authors' is Pillow's.
 
     Args:
         padding: Pixels of black border from which the crop is cut, 4 of 32 as published.

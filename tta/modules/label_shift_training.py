@@ -1,44 +1,25 @@
 """Training of the label-shift adapter's network, on the features of a frozen source classifier."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, cast
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from tta.adapters.head import features_of, linear_head
+from tta.adapters.head import linear_head
 from tta.adapters.label_shift_network import KIND, LabelShiftNetwork
-from tta.adapters.label_shift_source import HEADS, SourceFigures
+from tta.adapters.label_shift_source import SourceFigures
 from tta.companion import Companion
 from tta.errors import InputError
-from tta.functional.label_shift import (
-    bias_corrected_temperature,
-    class_prior,
-    generalized_logit_adjusted_loss,
-    inverse_prior,
-)
-from tta.functional.normalization import batch_norm_layers, batch_statistics_only
-from tta.modules.checks import checked_forward
+from tta.functional.label_shift import class_prior, generalized_logit_adjusted_loss, inverse_prior
+from tta.modules.prior_draws import Drawn, draw_with_priors
+from tta.modules.source_calibration import calibrate
 from tta.modules.weights import load_weights
 
 PRIORS = ("source", "uniform", "inverse")
 """The priors that the network is trained for."""
-
-
-class Drawn(NamedTuple):
-    """Features that were drawn with a prior.
-
-    Attributes:
-        features: Float32, shape ``(N, D)``.
-        labels: Int64, shape ``(N,)``.
-        prior: Float32, shape ``(C,)``.
-    """
-
-    features: Tensor
-    labels: Tensor
-    prior: Tensor
 
 
 class LabelShiftTraining(LightningModule):
@@ -198,47 +179,9 @@ class LabelShiftTraining(LightningModule):
         source = self.network.source_prior
         return source, torch.full_like(source, 1 / len(source)), inverse_prior(source)
 
-    @torch.no_grad()
     def _draws(self, loader: Iterable[Mapping[str, Tensor]], seed: int) -> list[Drawn]:
-        """As many features as there are images, for each prior. Under source statistics each image passes once."""
-        generator = torch.Generator().manual_seed(seed)
-        images, labels, features = [], [], []
-        for batch in loader:
-            labels.append(batch["label"])
-            if self.statistics == "batch":
-                images.append(batch["image"])
-            else:
-                features.append(self._features(batch["image"]))
-        every_label = torch.cat(labels)
-        counts = torch.bincount(every_label, minlength=self.num_classes)
-        if not bool((counts > 0).all()):
-            missing = int(torch.nonzero(counts == 0)[0])
-            raise InputError(f"class {missing} has no image: training and held-out images must show every class")
-        every = torch.cat(images if self.statistics == "batch" else features)
-        size = len(every)
-        if self.statistics == "batch":
-            size -= size % self.image_batch if size > self.image_batch else 0
-        draws = []
-        for prior in self.priors():
-            chances = (prior.cpu() / counts)[every_label]
-            rows = torch.multinomial(chances, size, replacement=True, generator=generator)
-            drawn = every[rows] if self.statistics == "source" else self._features_of_batches(every, rows)
-            draws.append(Drawn(drawn, every_label[rows].to(self.device), prior))
-        return draws
-
-    def _features(self, images: Tensor) -> Tensor:
-        with features_of(self.layer) as features:
-            checked_forward(self.backbone, images.to(self.device), self.num_classes)
-        return features[0].float()
-
-    def _features_of_batches(self, images: Tensor, rows: Tensor) -> Tensor:
-        tracked = [(layer, layer.track_running_stats) for _, layer in batch_norm_layers(self.backbone)]
-        batch_statistics_only(self.backbone)
-        features = torch.cat([self._features(images[part]) for part in torch.split(rows, self.image_batch)])
-        for layer, before in tracked:
-            layer.track_running_stats = before
-        self.backbone.eval()
-        return features
+        size = self.image_batch if self.statistics == "batch" else None
+        return draw_with_priors(self.backbone, self.layer, loader, self.priors(), seed, size)
 
     # ---- steps over features -------------------------------------------------------------------------------------
 
@@ -276,39 +219,17 @@ class LabelShiftTraining(LightningModule):
 
     # ---- the product ---------------------------------------------------------------------------------------------
 
-    @torch.no_grad()
     def companion(self) -> Companion:
         """The trained network with calibration and confusion of both heads.
-
-        A class that no held-out draw took counts as never confused.
 
         Raises:
             InputError: Before training, when no features have been made.
         """
         if not self.heldout_draws:
             raise InputError("no companion before training: fit first, with held-out images in the data module")
-        tensors = self.network.tensors()
-        plain = SourceFigures(Companion(KIND, tensors, {"network": self.network.settings()}), None)
-        # After training the trainer moves the module to the CPU, and the draws stay where they were made.
-        draws = [Drawn(*(part.to(self.layer.weight.device) for part in draw)) for draw in self.heldout_draws]
-        features, labels = (torch.cat(parts) for parts in list(zip(*draws, strict=True))[:2])
-        log_priors = torch.cat([draw.prior.log().expand(len(draw.labels), -1) for draw in draws])
-        sizes = [len(draw.labels) for draw in self.heldout_draws]
-        plain.to(features.device)
-        for number, name in enumerate(HEADS):
-            logits = plain.logits(name, self.layer, features)
-            temperature, bias = bias_corrected_temperature(logits, labels, log_priors, plain.biases[number])
-            posteriors = (logits / temperature + bias).softmax(dim=1)
-            columns = torch.eye(self.num_classes, device=features.device)
-            for k in set(labels.tolist()):
-                columns[k] = posteriors[labels == k].mean(dim=0)
-            tensors |= {
-                f"{name}.temperatures": temperature,
-                f"{name}.biases": bias,
-                f"{name}.confusions": columns.T,
-                f"{name}.means": torch.stack([part.mean(dim=0) for part in torch.split(posteriors, sizes)]),
-            }
-        return Companion(KIND, tensors, {"network": self.network.settings()})
+        tensors, settings = self.network.tensors(), {"network": self.network.settings()}
+        plain = SourceFigures(Companion(KIND, tensors, settings), None)
+        return Companion(KIND, {**tensors, **calibrate(plain, self.layer, self.heldout_draws)}, settings)
 
 
 class _GivesLoadersBack(Callback):
