@@ -18,6 +18,9 @@ PAIRS = (("after", "before"), ("after", "ERM"), ("after", "ERM, one step"), ("af
 SHORT = {"after": "meta-trained, after", "before": "meta-trained, before"}
 
 
+HOW = "docs/meta_dmoe.md tells what had been seen before"
+
+
 def interval(values: np.ndarray) -> str:
     """Mean and half width of the 95 % t-interval."""
     if len(values) < 2:
@@ -54,7 +57,7 @@ def table(head: list[str], rows: list[list[str]]) -> str:
 def section(problem: str, recipes: dict[str, Seeds], chosen: dict[str, str]) -> str:
     domains = list(next(iter(recipes.values()))[0]["ERM"])
     told = ", ".join(f"{name} {value}" for name, value in chosen.items())
-    parts = [f"## {problem}\n", f"Chosen on training domains left out: {told}.\n"]
+    parts = [f"## {problem}\n", f"Chosen on training domains left out ({HOW}): {told}.\n"]
     for recipe, seeds in recipes.items():
         rows = [
             [

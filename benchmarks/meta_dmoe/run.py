@@ -157,14 +157,18 @@ def rows(cell: Cell, recipe_name: str, chosen: dict[str, str]) -> dict[str, dict
 def measure(options: argparse.Namespace) -> None:
     for name in options.problems:
         chosen = json.loads((HERE / f"{name}_choice.json").read_text())["chosen"]
-        results: dict[str, list[dict[str, dict[str, float]]]] = {}
-        commands: list[str] = []
+        file = HERE / f"{name}.json"
+        measured = json.loads(file.read_text()) if file.exists() else {}
+        if measured.get("chosen") != chosen:
+            measured = {"chosen": chosen, "results": {}, "commands": []}
         for recipe in options.recipes:
+            commands: list[str] = []
+            measured["results"][recipe] = []
             for seed in range(options.seeds):
                 cell = Cell(PROBLEMS[name], seed, options.runs / name / str(seed), commands)
-                results.setdefault(recipe, []).append(rows(cell, recipe, chosen))
-                text = json.dumps({"chosen": chosen, "results": results, "commands": commands}, indent=1)
-                (HERE / f"{name}.json").write_text(text + "\n")
+                measured["results"][recipe].append(rows(cell, recipe, chosen))
+            measured["commands"] = list(dict.fromkeys([*measured["commands"], *commands]))
+            file.write_text(json.dumps(measured, indent=1) + "\n")
     report(HERE)
 
 
