@@ -263,8 +263,8 @@ def draw(table: list[list[dict[str, Any]]]) -> None:
     axes[1].set_xticks(
         [style + 0.3 for style in range(len(STYLES))], [s.replace("+", "\n+") for s in STYLES], fontsize=8
     )
-    axes[1].set(ylim=(50, 100), ylabel="accuracy, %", title="Left-out style")
-    axes[1].legend(fontsize=7, loc="lower left")
+    axes[1].set(ylim=(0, 130), yticks=range(0, 101, 20), ylabel="accuracy, %", title="Left-out style")
+    axes[1].legend(fontsize=7, loc="upper center", ncols=2, frameon=False)
     figure.tight_layout()
     figure.savefig(HERE / "results.png", dpi=110)
 
