@@ -9,6 +9,7 @@ from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 from torchdata.stateful_dataloader import StatefulDataLoader
 
+from datamodules.array_types import Ints
 from datamodules.checks import check_at_least
 from datamodules.datasets import Augment, CleanDataset, ImageData, ImageSubset, Sample, collate
 from datamodules.priors import check_ratio, long_tailed_subset
@@ -122,7 +123,9 @@ class SourceDataModule(Loading):
         if self.imbalance is None:
             return self.train
         labels, ratio = self.train.labels, self.imbalance_ratio
-        kept = long_tailed_subset(labels, self.num_classes, ratio, self.imbalance, self.imbalance_seed)
+        return self._take(long_tailed_subset(labels, self.num_classes, ratio, self.imbalance, self.imbalance_seed))
+
+    def _take(self, kept: Ints) -> ImageData:
         return ImageSubset(self.train, kept)
 
     @property

@@ -1,6 +1,6 @@
 """The base of sources whose images come from several domains."""
 
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 import numpy as np
 import torch
@@ -12,7 +12,6 @@ from datamodules.base import SourceDataModule
 from datamodules.checks import check_at_least, check_distinct, check_name
 from datamodules.datasets import Augment, CleanDataset, ImageData, ImageSubset, Sample, collate
 from datamodules.domain_batches import EveryDomainBatches, OneDomainBatches
-from datamodules.priors import long_tailed_subset
 from tta.errors import InputError
 
 Batches = Literal["mixed", "one_domain", "every_domain"]
@@ -128,12 +127,9 @@ class DomainSource(SourceDataModule):
     @property
     def training_images(self) -> DomainData:
         """The images to train on: ``train``, or its long-tailed part. Reads the data set if ``setup`` did not."""
-        if not hasattr(self, "train"):
-            self.setup("fit")
-        if self.imbalance is None:
-            return self.train
-        labels, ratio = self.train.labels, self.imbalance_ratio
-        kept = long_tailed_subset(labels, self.num_classes, ratio, self.imbalance, self.imbalance_seed)
+        return cast(DomainData, super().training_images)
+
+    def _take(self, kept: Ints) -> DomainData:
         return self.train.take(kept)
 
     def domain_sizes(self) -> dict[str, int]:

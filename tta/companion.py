@@ -40,6 +40,23 @@ class Companion:
         beside.replace(path)
 
     @classmethod
+    def of(cls, given: "str | Path | Companion", kind: str) -> "Companion":
+        """The companion itself, or the one in a file.
+
+        Args:
+            given: A companion, or the path of its file.
+            kind: The method that needs it.
+
+        Raises:
+            InputError: As :meth:`load`, or if it is of another method.
+        """
+        if not isinstance(given, Companion):
+            return cls.load(given, kind)
+        if given.kind != kind:
+            raise InputError(f"a companion of {given.kind}, not one of {kind}: train one with {kind}Training")
+        return given
+
+    @classmethod
     def load(cls, path: str | Path, kind: str) -> "Companion":
         """Read a file that :meth:`save` wrote; nothing in it is executed.
 

@@ -27,6 +27,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
 import tta
+from benchmarks.intervals import interval
 from datamodules import CorruptedDomains, Digits, DigitsStream
 from models import CifarResNet
 from tta.adapters import ITTA
@@ -196,12 +197,6 @@ def rows_of(row: list[dict[str, Any]]) -> dict[str, list[float]]:
         lines[f"ITTA, adapted, {name}, first {SINGLE}"] = [result[name] for result in row]
     lines[f"released protocol, batch 1, first {SINGLE}"] = [result["released, batch 1"] for result in row]
     return lines
-
-
-def interval(values: list[float]) -> str:
-    """Mean, and half of the 95 % t-interval."""
-    t = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}[len(values)]
-    return f"{statistics.mean(values):.1f} ± {t * statistics.stdev(values) / math.sqrt(len(values)):.1f}"
 
 
 def report(table: list[list[dict[str, Any]]]) -> str:

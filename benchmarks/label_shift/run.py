@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 import tta
+from benchmarks.intervals import interval
 from datamodules import ImageFolderStream, LongTailed, Prior, Shuffled
 from models import CifarResNet
 from tta.adapters import (
@@ -170,16 +171,6 @@ def measure(options: argparse.Namespace, seed: int) -> dict[str, Any]:
 
 
 # ---- the tables ------------------------------------------------------------------------------------------------------
-
-T_95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776}
-
-
-def interval(values: list[float]) -> str:
-    """Mean and 95 % t-interval over seeds."""
-    mean = statistics.fmean(values)
-    if len(values) < 2:
-        return f"{mean:.1f}"
-    return f"{mean:.1f} ± {T_95[len(values) - 1] * statistics.stdev(values) / len(values) ** 0.5:.1f}"
 
 
 def accuracy(seed: dict[str, Any], row: str, cells: list[tuple[str, str]]) -> float:

@@ -8,6 +8,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from scipy import stats
 
+from benchmarks.intervals import interval
+
 mpl.use("Agg")
 Seeds = list[dict[str, dict[str, float]]]
 PROBLEMS = ("digits", "digits_resnet", "folder")
@@ -19,14 +21,6 @@ SHORT = {"after": "meta-trained, after", "before": "meta-trained, before"}
 
 
 HOW = "docs/meta_dmoe.md tells what had been seen before"
-
-
-def interval(values: np.ndarray) -> str:
-    """Mean and half width of the 95 % t-interval."""
-    if len(values) < 2:
-        return f"{values.mean():.1f}"
-    half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
-    return f"{values.mean():.1f} ± {half:.1f}"
 
 
 def accuracies(seeds: Seeds, row: str) -> np.ndarray:

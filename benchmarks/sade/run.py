@@ -18,12 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
-import numpy as np
 import torch
-from scipy import stats
 from torch import Tensor
 
 import tta
+from benchmarks.intervals import interval
 from datamodules import ImageFolderSource, ImageFolderStream, LongTailed, Shuffled
 from models import MultiExpertCifarResNet
 from tta.adapters import Transductive
@@ -160,13 +159,6 @@ def candidate(options: argparse.Namespace) -> Cell:
 def choose(uniform: Cell) -> float:
     """The weight that does best on uniform held-out images, both modes together."""
     return max(WEIGHTS, key=lambda weight: sum(uniform[mode][str(weight)] for mode in MODES))
-
-
-def interval(values: list[float]) -> str:
-    if len(values) == 1:
-        return f"{values[0]:.1f}"
-    half = stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
-    return f"{np.mean(values):.1f} ± {half:.1f}"
 
 
 def rows(cells: dict[str, list[Cell]], plain: dict[str, list[Cell]]) -> list[list[str]]:

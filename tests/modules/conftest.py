@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 import torch
 from pytorch_lightning import Callback
+from torch import nn
 
 from datamodules import DigitsStream
-from models import TimmClassifier
+from models import DomainExperts, TimmClassifier
 from tta.adapters import EATA, SAR, Adapter, BNStats, Source, Tent
 from tta.callbacks import BatchCheckpoint
 from tta.modules import OnlineAdaptation
@@ -92,3 +93,14 @@ def collect() -> type[Collect]:
 @pytest.fixture(params=sorted(ADAPTERS))
 def adapter_name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
+
+
+@pytest.fixture
+def backbone(untrained: Callable[..., nn.Module]) -> DomainExperts:
+    """A student with two experts, each with weights of its own."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = DomainExperts(untrained("bn"), experts=2)
+    for number, expert in enumerate(model.experts):
+        expert.load_state_dict(untrained("bn", seed=number + 1).state_dict())
+    return model

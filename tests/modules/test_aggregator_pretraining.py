@@ -16,16 +16,6 @@ from tta.modules import AggregatorPretraining
 GROUPS = [["0"], ["45"]]
 
 
-@pytest.fixture
-def backbone(untrained: Callable[..., nn.Module]) -> DomainExperts:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = DomainExperts(untrained("bn"), experts=2)
-    for number, expert in enumerate(model.experts):
-        expert.load_state_dict(untrained("bn", seed=number + 1).state_dict())
-    return model
-
-
 def data(**arguments: Any) -> RotatedDigits:
     return RotatedDigits(angles=[0, 45], image_size=16, batch_size=64, **arguments)
 

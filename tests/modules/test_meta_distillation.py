@@ -23,16 +23,6 @@ from tta.modules.expert_groups import experts_of_domains
 GROUPS = [["0", "30"], ["60"]]
 
 
-@pytest.fixture
-def backbone(untrained: Callable[..., nn.Module]) -> DomainExperts:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = DomainExperts(untrained("bn"), experts=2)
-    for number, expert in enumerate(model.experts):
-        expert.load_state_dict(untrained("bn", seed=number + 1).state_dict())
-    return model
-
-
 def data(**arguments: Any) -> RotatedDigits:
     given: dict[str, Any] = {"angles": [0, 30, 60], "image_size": 16, "batch_size": 12, "batches": "one_domain"}
     return RotatedDigits(**{**given, **arguments})

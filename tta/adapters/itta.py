@@ -92,9 +92,7 @@ class ITTA(Adapter):
             )
         if steps < 1 or alpha <= 0.0 or seed < 0:
             raise InputError(f"steps={steps}, alpha={alpha}, seed={seed}: need steps >= 1, alpha > 0 and seed >= 0")
-        if not isinstance(companion, Companion):
-            companion = Companion.load(companion, KIND)
-        self.settings, self.consistency, self.bank = _rebuilt(companion)
+        self.settings, self.consistency, self.bank = _rebuilt(Companion.of(companion, KIND))
         self.blocks = _chosen(blocks, self.settings["blocks"], "blocks")
         self.style_blocks = _chosen(style_blocks, self.settings["style_blocks"], "style_blocks")
         self.affine = affine
@@ -223,8 +221,6 @@ def _chosen(names: list[str] | None, known: Sequence[str], argument: str) -> lis
 
 def _rebuilt(companion: Companion) -> tuple[dict[str, Any], LearnableConsistency, StyleBank]:
     """Settings, loss and bank of a companion."""
-    if companion.kind != KIND:
-        raise InputError(f"a companion of {companion.kind}, not one of {KIND}: train one with ITTATraining")
     tensors, settings = companion.tensors, companion.settings
     needed = {"blocks", "shapes", "nonnegative", "style_blocks", "head", "features", "classes"}
     try:

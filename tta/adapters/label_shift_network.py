@@ -157,8 +157,7 @@ class LabelShiftNetwork(nn.Module):
         Raises:
             InputError: If the companion is of another method, or lacks something.
         """
-        if companion.kind != KIND:
-            raise InputError(f"a companion of {companion.kind}, not one of {KIND}: train one with LabelShiftTraining")
+        companion = Companion.of(companion, KIND)
         state = {key.removeprefix("network."): t for key, t in companion.tensors.items() if key.startswith("network.")}
         try:
             with torch.random.fork_rng(devices=[]):

@@ -39,8 +39,8 @@ class SourceFigures(nn.Module):
 
     def __init__(self, companion: str | Path | Companion | None, source_prior: Sequence[float] | None) -> None:
         super().__init__()
-        if companion is not None and not isinstance(companion, Companion):
-            companion = Companion.load(companion, KIND)
+        if companion is not None:
+            companion = Companion.of(companion, KIND)
         self.network = LabelShiftNetwork.from_companion(companion) if companion is not None else None
         self.register_buffer("prior", _prior(self.network, source_prior))
         classes = len(self.prior)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tta.adapters.base import Adapter, AdapterOutput, Facts, Updater, checked_logits
+from tta.adapters.experts import expert_count
 from tta.adapters.views import SmallImageViews, Transform, random_views
 from tta.errors import InputError
 from tta.functional.entropy import marginal_entropy
@@ -139,12 +140,7 @@ class SADE(Adapter):
         Raises:
             InputError: If the model has no experts.
         """
-        experts = getattr(model, "num_experts", None)
-        if not isinstance(experts, int) or not callable(getattr(model, "expert_logits", None)):
-            raise InputError(
-                f"{type(model).__name__} has no experts: SADE needs a model with num_experts and expert_logits(x) of "
-                "shape (B, E, C), such as models.MultiExpertCifarResNet, models.MultiExpertTimm or models.Experts"
-            )
+        experts = expert_count(model, "SADE needs a model")
         model.eval()
         model.requires_grad_(False)
         if len(self.weights) != experts:

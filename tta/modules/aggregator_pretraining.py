@@ -13,6 +13,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from tta.adapters.domain_experts import DomainExpertsModel, domain_experts
 from tta.modules.checks import checked_forward
 from tta.modules.expert_groups import domain_of, domains_of, experts_of_domains
+from tta.modules.schedules import with_schedule
 from tta.modules.weights import load_weights
 
 
@@ -100,7 +101,4 @@ class AggregatorPretraining(LightningModule):
 
     def configure_optimizers(self) -> Any:  # noqa: ANN401
         """Optimiser of the aggregator, and schedule if there is one."""
-        optimizer = self.optimizer_factory(self.model.aggregator.parameters())
-        if self.lr_scheduler_factory is None:
-            return optimizer
-        return {"optimizer": optimizer, "lr_scheduler": self.lr_scheduler_factory(optimizer)}
+        return with_schedule(self.optimizer_factory(self.model.aggregator.parameters()), self.lr_scheduler_factory)

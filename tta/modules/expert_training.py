@@ -10,8 +10,11 @@ from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassStatScores
 
-from tta.errors import InputError, first_line
+from tta.adapters.experts import expert_count
+from tta.errors import InputError
 from tta.functional.experts import PRIORS, prior_offsets, shot_groups, skill_diverse_loss
+from tta.modules.checks import run_on_images
+from tta.modules.schedules import with_schedule
 from tta.modules.weights import load_weights
 
 
@@ -104,13 +107,7 @@ class ExpertTraining(LightningModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits of every expert, shape ``(B, E, K)``."""
-        try:
-            logits: Tensor = self.backbone.expert_logits(x)  # type: ignore[operator]
-        except (RuntimeError, AssertionError, ValueError) as error:
-            if isinstance(error, InputError | torch.OutOfMemoryError):
-                raise
-            shape = tuple(x.shape[1:])
-            raise InputError(f"the backbone cannot take images of shape {shape}: {first_line(error)}") from error
+        logits = run_on_images(self.backbone.expert_logits, x)  # type: ignore[arg-type]
         if logits.shape[1:] != (len(self.priors), self.num_classes):
             raise InputError(
                 f"the backbone gives expert logits of shape {tuple(logits.shape)} for {len(self.priors)} experts and "
@@ -165,19 +162,11 @@ class ExpertTraining(LightningModule):
 
     def configure_optimizers(self) -> Any:  # noqa: ANN401
         """Optimiser, and schedule if there is one."""
-        optimizer = self.optimizer_factory(self.parameters())
-        if self.lr_scheduler_factory is None:
-            return optimizer
-        return {"optimizer": optimizer, "lr_scheduler": self.lr_scheduler_factory(optimizer)}
+        return with_schedule(self.optimizer_factory(self.parameters()), self.lr_scheduler_factory)
 
 
 def _check_experts(backbone: nn.Module, priors: Sequence[str | list[float]]) -> None:
-    experts = getattr(backbone, "num_experts", None)
-    if not isinstance(experts, int) or not callable(getattr(backbone, "expert_logits", None)):
-        raise InputError(
-            f"{type(backbone).__name__} has no experts: give a backbone with num_experts and expert_logits(x) of shape "
-            "(B, E, K), such as models.MultiExpertCifarResNet, models.MultiExpertTimm or models.Experts"
-        )
+    experts = expert_count(backbone, "give a backbone")
     if experts != len(priors):
         raise InputError(
             f"the backbone has {experts} experts and there are {len(priors)} priors: give one prior for each expert"

@@ -12,6 +12,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibratio
 
 from tta.errors import InputError
 from tta.modules.checks import checked_forward
+from tta.modules.schedules import with_schedule
 from tta.modules.weights import load_weights
 
 
@@ -80,7 +81,4 @@ class SourceTraining(LightningModule):
 
     def configure_optimizers(self) -> Any:  # noqa: ANN401
         """Optimiser, and schedule if there is one."""
-        optimizer = self.optimizer_factory(self.parameters())
-        if self.lr_scheduler_factory is None:
-            return optimizer
-        return {"optimizer": optimizer, "lr_scheduler": self.lr_scheduler_factory(optimizer)}
+        return with_schedule(self.optimizer_factory(self.parameters()), self.lr_scheduler_factory)
