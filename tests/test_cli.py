@@ -97,7 +97,10 @@ def test_report_draws_again_and_compares(
 
 
 BAD_INPUT: dict[str, tuple[tuple[str, ...], str]] = {
-    "adapter": (("--model.adapter", "Sarr"), "unknown adapter 'Sarr': choose from BNStats, EATA, ITTA, LabelShift,"),
+    "adapter": (
+        ("--model.adapter", "Sarr"),
+        "unknown adapter 'Sarr': choose from BNStats, EATA, ITTA, LabelShift, MetaDMoE, SADE, SAR, Source, Tent",
+    ),
     "adapter argument": (("--model.adapter.rhoo", "1"), "SAR takes no option 'rhoo': choose from margin, rho, reset_"),
     "type": (("--model.adapter.rho", "big"), "rho: expected a value of type float, got 'big'"),
     "value": (("--model.adapter.margin", "-1"), "margin=-1.0: need margin > 0"),
