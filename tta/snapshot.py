@@ -1,10 +1,9 @@
 """The source model's values of everything that a stream may change."""
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor, nn
 
+from tta.adapters.weight_copy import changeable
 from tta.functional.gradients import overall_norm
 
 
@@ -16,7 +15,7 @@ class SourceSnapshot:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self.values = {name: tensor.detach().clone() for name, tensor in _changeable(model)}
+        self.values = {name: tensor.detach().clone() for name, tensor in changeable(model)}
 
     def to(self, device: torch.device) -> None:
         """Move the values."""
@@ -36,10 +35,3 @@ class SourceSnapshot:
             return torch.zeros(())
         current, source = (list(values) for values in zip(*pairs, strict=True))
         return overall_norm(torch._foreach_sub(current, source)) / overall_norm(source)
-
-
-def _changeable(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            yield name, parameter
-    yield from model.named_buffers()

@@ -1,6 +1,8 @@
 """Ways to gradients and steps that let nothing non-finite through."""
 
+import copy
 from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -50,6 +52,20 @@ class GuardedUpdater(ABC):
         """Clear gradients."""
         self.optimizer.zero_grad(set_to_none=True)
 
+    @property
+    @abstractmethod
+    def has_optimizer(self) -> bool:
+        """Whether there is an optimiser: methods that take no step have none."""
+
+    def snapshot(self) -> dict[str, Any]:
+        """A copy of the optimiser's state; empty without an optimiser."""
+        return copy.deepcopy(self.optimizer.state_dict()) if self.has_optimizer else {}
+
+    def restore(self, snapshot: dict[str, Any]) -> None:
+        """Take back what :meth:`snapshot` gave."""
+        if self.has_optimizer:
+            self.optimizer.load_state_dict(snapshot)
+
     def any(self, flag: bool) -> bool:
         """One process: the flag itself."""
         return flag
@@ -76,6 +92,11 @@ class TorchUpdater(GuardedUpdater):
         if self._optimizer is None:
             raise RuntimeError("a method that declares needs_gradients=False asked for a step")
         return self._optimizer
+
+    @property
+    def has_optimizer(self) -> bool:
+        """Whether it was given one."""
+        return self._optimizer is not None
 
     def backward(self, loss: Tensor) -> None:
         """Accumulate gradients."""

@@ -164,6 +164,12 @@ class PrivateGradients:
         self.optimizer.zero_grad()
         self.sums = [torch.zeros_like(parameter) for parameter in self.parameters]
 
+    def snapshot(self) -> dict[str, Any]:
+        return copy.deepcopy(self.optimizer.state_dict())
+
+    def restore(self, snapshot: dict[str, Any]) -> None:
+        self.optimizer.load_state_dict(snapshot)
+
     def any(self, flag: bool) -> bool:
         return flag
 

@@ -41,6 +41,11 @@ class Facts:
         smallest_domain: Fewest samples of a domain from which the method learns anything.
         forwards: Forward passes of the model per sample, an upper bound; those of parts inside it do not count.
         backwards: Backward passes through the model per sample, an upper bound.
+        changes_statistics: The method moves the running statistics of normalisation layers.
+        augments: The method draws random views of the images, which must lie in ``[0, 1]``: normalisation belongs into
+            the model.
+        trains: What the optimiser changes, in words.
+        paper: Address of the paper.
     """
 
     needs_gradients: bool = False
@@ -55,6 +60,10 @@ class Facts:
     smallest_domain: int = 1
     forwards: int = 1
     backwards: int = 0
+    changes_statistics: bool = False
+    augments: bool = False
+    trains: str = "nothing"
+    paper: str = ""
 
 
 @dataclass(frozen=True)
@@ -91,6 +100,12 @@ class Updater(Protocol):
 
     def discard(self) -> None:
         """Clear gradients without a step."""
+
+    def snapshot(self) -> dict[str, Any]:
+        """A copy of the optimiser's state, tensors and plain types only; empty without an optimiser."""
+
+    def restore(self, snapshot: dict[str, Any]) -> None:
+        """Take back what :meth:`snapshot` gave."""
 
     def any(self, flag: bool) -> bool:
         """Whether any process holds ``True``: gradients are exchanged by all processes or by none."""

@@ -1,5 +1,7 @@
 """Adaptation of batch normalisation statistics."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -40,7 +42,7 @@ class BNStats(Adapter):
         common corruptions by covariate shift adaptation, NeurIPS 2020, eq. (3), https://arxiv.org/abs/2006.16971.
     """
 
-    facts = Facts(needs_batch_norm=True)
+    facts = Facts(needs_batch_norm=True, paper="https://arxiv.org/abs/2006.10963")
 
     def __init__(self, batch_weight: float = 1.0, accumulate: bool = False) -> None:
         super().__init__()
@@ -48,6 +50,7 @@ class BNStats(Adapter):
             raise InputError(f"batch_weight={batch_weight}: need 0 < batch_weight <= 1")
         self.batch_weight = batch_weight
         self.accumulate = accumulate
+        self.facts = replace(type(self).facts, changes_statistics=accumulate)
 
     @property
     def _batch_only(self) -> bool:

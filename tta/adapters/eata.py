@@ -49,7 +49,14 @@ class EATA(EntropyMinimization):
         predictions, which theirs keeps; the margin scales with the number of classes; dropout stays off.
     """
 
-    facts = Facts(needs_gradients=True, steps_per_batch=1, backwards=1, needs_source_data=True)
+    facts = Facts(
+        needs_gradients=True,
+        steps_per_batch=1,
+        backwards=1,
+        needs_source_data=True,
+        trains="affine parameters of normalisation layers",
+        paper="https://arxiv.org/abs/2204.02610",
+    )
 
     mean_prediction: Tensor
     fisher: Tensor

@@ -66,7 +66,14 @@ class ITTA(Adapter):
     """
 
     facts = Facts(
-        needs_gradients=True, steps_per_batch=1, needs_companion=True, predicts_after=True, forwards=3, backwards=2
+        needs_gradients=True,
+        steps_per_batch=1,
+        needs_companion=True,
+        predicts_after=True,
+        forwards=3,
+        backwards=2,
+        trains="affine maps inserted after blocks",
+        paper="https://arxiv.org/abs/2304.04494",
     )
 
     batches: Tensor

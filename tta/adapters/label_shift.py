@@ -64,7 +64,7 @@ class LabelShift(Adapter):
         the estimator.
     """
 
-    facts = Facts(needs_companion=True)
+    facts = Facts(needs_companion=True, trains="what the inner method trains", paper="https://arxiv.org/abs/2308.08810")
 
     def __init__(
         self,

@@ -41,7 +41,14 @@ class MetaDMoE(Adapter):
     """
 
     facts = Facts(
-        needs_gradients=True, steps_per_batch=1, needs_companion=True, predicts_after=True, forwards=2, backwards=1
+        needs_gradients=True,
+        steps_per_batch=1,
+        needs_companion=True,
+        predicts_after=True,
+        forwards=2,
+        backwards=1,
+        trains="all parameters of the student but its head",
+        paper="https://arxiv.org/abs/2210.03885",
     )
 
     images: Tensor

@@ -90,7 +90,16 @@ class SADE(Adapter):
         first stream; here it is the default mode, and any batch size will do.
     """
 
-    facts = Facts(needs_gradients=True, steps_per_batch=1, needs_companion=True, predicts_after=True, forwards=3)
+    facts = Facts(
+        needs_gradients=True,
+        steps_per_batch=1,
+        needs_companion=True,
+        predicts_after=True,
+        forwards=3,
+        augments=True,
+        trains="mixing weights of the experts",
+        paper="https://arxiv.org/abs/2107.09249",
+    )
 
     step: Tensor
     frozen: Tensor

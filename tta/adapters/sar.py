@@ -56,7 +56,15 @@ class SAR(EntropyMinimization):
         https://arxiv.org/abs/2302.12400.
     """
 
-    facts = Facts(needs_gradients=True, reads_gradients=True, steps_per_batch=1, forwards=2, backwards=2)
+    facts = Facts(
+        needs_gradients=True,
+        reads_gradients=True,
+        steps_per_batch=1,
+        forwards=2,
+        backwards=2,
+        trains="affine parameters of the lower three quarters of the normalisation layers",
+        paper="https://arxiv.org/abs/2302.12400",
+    )
 
     entropy_ema: Tensor
 

@@ -26,7 +26,13 @@ class Tent(EntropyMinimization):
         Differs from the authors' code: dropout stays off, and running statistics stay in the state dict.
     """
 
-    facts = Facts(needs_gradients=True, steps_per_batch=1, backwards=1)
+    facts = Facts(
+        needs_gradients=True,
+        steps_per_batch=1,
+        backwards=1,
+        trains="affine parameters of normalisation layers",
+        paper="https://arxiv.org/abs/2006.10726",
+    )
 
     def __init__(self, select: Select = Select()) -> None:  # noqa: B008  frozen
         super().__init__(select)

@@ -27,6 +27,11 @@ class LightningUpdater(GuardedUpdater):
             raise RuntimeError("a method that declares needs_gradients=False asked for a step")
         return optimizer
 
+    @property
+    def has_optimizer(self) -> bool:
+        """Whether the host configured one."""
+        return isinstance(self._module.optimizers(use_pl_optimizer=False), Optimizer)
+
     def backward(self, loss: Tensor) -> None:
         """Accumulate gradients, averaged over processes."""
         self._module.manual_backward(loss)
