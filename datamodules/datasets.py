@@ -9,7 +9,7 @@ from torch.utils.data import Dataset
 
 from datamodules.array_types import Ints
 from datamodules.corruptions import Domain, corrupt, generator_for
-from tta.errors import InputError
+from tta.errors import InputError, first_line
 
 Sample = dict[str, Tensor]
 Key = tuple[int, int, int]
@@ -106,7 +106,7 @@ class CleanDataset(Dataset[Sample]):
     def __getitem__(self, key: int | tuple[int, int]) -> Sample:
         """Return ``image`` (float32, ``(C, H, W)``, in [0, 1]), ``label`` and ``index`` (int64 scalars)."""
         index, epoch = key if isinstance(key, tuple) else (key, 0)
-        image, label = self.data[index]
+        image, label = read_pair(self.data, index)
         if self.augment is not None:
             image = self.augment(image, generator_for(self.seed, f"augment {epoch}", index)).clamp(0, 1)
         return {"image": image, "label": torch.tensor(label), "index": torch.tensor(index)}
@@ -176,7 +176,7 @@ class StreamDataset(Dataset[Sample]):
         Raises:
             InputError: If an image cannot be read, or images differ in shape.
         """
-        pairs = [self.data[condition][index] for index, condition, _ in keys]
+        pairs = [read_pair(self.data[condition], index) for index, condition, _ in keys]
         index, condition, domain = torch.tensor(keys, dtype=torch.int64).unbind(1)
         batch = {
             "image": stack([image for image, _ in pairs]),
@@ -186,6 +186,28 @@ class StreamDataset(Dataset[Sample]):
             "index": index,
         }
         return batch if self.corruption is None else self.corruption(batch)
+
+
+def read_pair(data: ImageData, index: int) -> tuple[Tensor, int]:
+    """Return an image and its class.
+
+    Args:
+        data: The data set.
+        index: Which image.
+
+    Raises:
+        InputError: If the data set fails, whatever it raises.
+    """
+    try:
+        return data[index]
+    except InputError:
+        raise
+    except Exception as error:
+        said = f"{type(error).__name__}: {first_line(error)}"
+        raise InputError(
+            f"image: {type(data).__name__}[{index}] cannot be read ({said}): mend or leave out that image, then go on "
+            "with --ckpt_path last"
+        ) from error
 
 
 def collate(samples: list[Sample]) -> Sample:

@@ -6,6 +6,7 @@ from models.class_subset import ClassSubset
 from models.cosine_head import CosineHead
 from models.domain_experts import DomainExperts
 from models.experts import Experts, MultiExpert
+from models.iabn import InstanceAwareBatchNorm2d, with_iabn
 from models.multi_expert_cifar import MultiExpertCifarResNet
 from models.multi_expert_timm import MultiExpertTimm
 from models.normalize import Normalize
@@ -18,9 +19,11 @@ __all__ = (
     "CosineHead",
     "DomainExperts",
     "Experts",
+    "InstanceAwareBatchNorm2d",
     "MultiExpert",
     "MultiExpertCifarResNet",
     "MultiExpertTimm",
     "Normalize",
     "TimmClassifier",
+    "with_iabn",
 )

@@ -1,10 +1,10 @@
 """House rules for every test, and the small networks and images that most of them use."""
 
-import copy
 import os
 import random
 import socket
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,8 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 import models
+from tests.copies import copies_of
+from tta.report import read_run
 
 settings.register_profile("house", deadline=None)
 settings.load_profile("house")
@@ -116,10 +118,14 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 def untrained() -> Callable[[str], nn.Module]:
     """Maker of a seeded network: ``bn``, ``ln``, ``ln2d`` or ``gn``. Leaves the global generator as it was."""
 
+    ready: dict[tuple[str, int], Callable[[], nn.Module]] = {}
+
     def make(kind: str, seed: int = 0) -> nn.Module:
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            return NETWORKS[kind]().eval()
+        if (kind, seed) not in ready:
+            with torch.random.fork_rng():
+                torch.manual_seed(seed)
+                ready[kind, seed] = copies_of(NETWORKS[kind]().eval())
+        return ready[kind, seed]()
 
     return make
 
@@ -127,14 +133,14 @@ def untrained() -> Callable[[str], nn.Module]:
 @pytest.fixture(scope="session")
 def trained(untrained: Callable[..., nn.Module], digits: tuple[Tensor, Tensor]) -> Callable[[str], nn.Module]:
     """Maker of a network briefly trained on clean digits, so that its entropies vary. A new copy at each call."""
-    ready: dict[str, nn.Module] = {}
+    ready: dict[str, Callable[[], nn.Module]] = {}
 
     def make(kind: str) -> nn.Module:
         if kind not in ready:
             with torch.random.fork_rng():
                 torch.manual_seed(0)
-                ready[kind] = _train(untrained(kind), *digits)
-        return copy.deepcopy(ready[kind])
+                ready[kind] = copies_of(_train(untrained(kind), *digits))
+        return ready[kind]()
 
     return make
 
@@ -173,6 +179,23 @@ def stream(digits: tuple[Tensor, Tensor]) -> list[Tensor]:
     images = digits[0][1000:1036]
     noisy = (images + 0.05 * torch.randn(images.shape, generator=generator)).clamp(0, 1)
     return list(noisy.split(6))
+
+
+@pytest.fixture
+def pages_without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For runs whose page nobody looks at: their records are read and a page is written, but nothing is drawn.
+
+    Drawing takes longer than a small run. Pages are looked at in ``tests/report``, and drawn for each method and each
+    stream in ``tests/test_configs.py``.
+    """
+
+    def write_page(folder: Path) -> Path:
+        run = read_run(folder)
+        page = run.path / "report.html"
+        page.write_text(run.text("adapter"))
+        return page
+
+    monkeypatch.setattr("tta.callbacks.report.write_report", write_page)
 
 
 @pytest.fixture(scope="session")

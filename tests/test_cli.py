@@ -19,6 +19,8 @@ QUIET = ("--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu
 
 Call = Callable[..., int]
 
+undrawn = pytest.mark.usefixtures("pages_without_figures")
+
 
 @pytest.fixture(autouse=True)
 def in_project(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,10 +64,12 @@ def test_adapt_leaves_a_complete_run_folder(adapt: Call, weights: Path, tmp_path
     assert summary["num_classes"] == 10
 
 
+@undrawn
 def test_a_lightning_checkpoint_serves_as_weights(adapt: Call, weights: Path) -> None:
     assert adapt("--model.weights", str(weights.parent / "checkpoints" / "last.ckpt"), adapter="source") == 0
 
 
+@undrawn
 def test_the_saved_configuration_repeats_the_run(adapt: Call, weights: Path, tmp_path: Path) -> None:
     assert adapt("--model.weights", str(weights), "--model.optimizer.lr", "0.01") == 0
     again = str(tmp_path / "again")
@@ -75,6 +79,7 @@ def test_the_saved_configuration_repeats_the_run(adapt: Call, weights: Path, tmp
         assert (tmp_path / "run" / name).read_text() == (tmp_path / "again" / name).read_text()
 
 
+@undrawn
 def test_parts_compose_in_any_order(tmp_path: Path, weights: Path) -> None:
     parts = ["configs/adapter/tent.yaml", "configs/model/digits_resnet.yaml", "configs/data/digits.yaml"]
     files = [word for part in parts for word in ("--config", part)]
@@ -82,6 +87,7 @@ def test_parts_compose_in_any_order(tmp_path: Path, weights: Path) -> None:
     assert main(["adapt", *files, *SMALL, *QUIET, "--trainer.default_root_dir", folder]) == 0
 
 
+@undrawn
 def test_report_draws_again_and_compares(
     adapt: Call, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -156,6 +162,7 @@ def test_required_parts_are_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert "unknown command 'adapte': choose from fit, adapt" in capsys.readouterr().err
 
 
+@undrawn
 def test_a_finished_run_is_not_overwritten(adapt: Call, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert adapt() == 0
     before = (tmp_path / "run" / "metrics.csv").read_bytes()
@@ -164,6 +171,7 @@ def test_a_finished_run_is_not_overwritten(adapt: Call, tmp_path: Path, capsys: 
     assert (tmp_path / "run" / "metrics.csv").read_bytes() == before
 
 
+@undrawn
 def test_runs_without_a_folder_get_numbered_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = [str(ROOT / word) if word.startswith("configs") else word for word in PARTS]
     own = ("--config", str(ROOT / "configs/adapter/source.yaml"))
@@ -182,6 +190,7 @@ def test_traceback_when_asked_for(adapt: Call) -> None:
         adapt("--model.adapter.margin", "-1", "--traceback")
 
 
+@undrawn
 def test_seed_and_checkpoint_never_change_the_configuration(adapt: Call, tmp_path: Path) -> None:
     assert adapt("--model.window", "30") == 0
     stored = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)

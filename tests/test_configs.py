@@ -20,10 +20,11 @@ ADAPTERS = sorted(f.stem for f in (CONFIGS / "adapter").glob("*.yaml") if not ad
 """Parts of methods that need no companion; the others run in the tests of what trains their companions."""
 STREAMS = sorted(file.stem for file in (CONFIGS / "stream").glob("*.yaml"))
 MODELS = sorted(file.stem for file in (CONFIGS / "model").glob("digits*.yaml"))
+RESETS = sorted(file.stem for file in (CONFIGS / "resets").glob("*.yaml"))
 
 
-def adapt(adapter: str, stream: str, model: str, folder: Path) -> int:
-    files = ("data/digits", f"stream/{stream}", f"model/{model}", f"adapter/{adapter}", "trainer/cpu")
+def adapt(adapter: str, stream: str, model: str, folder: Path, *more: str) -> int:
+    files = ("data/digits", f"stream/{stream}", f"model/{model}", f"adapter/{adapter}", "trainer/cpu", *more)
     parts = [word for file in files for word in ("--config", f"configs/{file}.yaml")]
     images = (
         "--data.domains",
@@ -52,17 +53,28 @@ def test_parts_are_small_and_explained(file: Path) -> None:
 
 
 @pytest.mark.parametrize("adapter", ADAPTERS)
-def test_every_adapter_runs(adapter: str, tmp_path: Path) -> None:
+def test_every_adapter_runs(adapter: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    if "_" in adapter:  # a method's other presets differ in values alone: one page of each method is drawn
+        request.getfixturevalue("pages_without_figures")
     assert adapt(adapter, "label_sorted", "digits_resnet", tmp_path / "run") == 0
     assert (tmp_path / "run" / "report.html").is_file()
 
 
 @pytest.mark.parametrize("adapter", ["sar", "tent"])
 @pytest.mark.parametrize("stream", [stream for stream in STREAMS if stream != "batch_size_one"])
-def test_every_stream_runs(stream: str, adapter: str, tmp_path: Path) -> None:
+def test_every_stream_runs(stream: str, adapter: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    if adapter != "sar":  # one page of each stream is drawn, and one of each adapter above
+        request.getfixturevalue("pages_without_figures")
     assert adapt(adapter, stream, "digits_resnet", tmp_path / "run") == 0
 
 
+@pytest.mark.usefixtures("pages_without_figures")
+@pytest.mark.parametrize("resets", RESETS)
+def test_every_reset_protocol_runs(resets: str, tmp_path: Path) -> None:
+    assert adapt("tent", "continual", "digits_resnet", tmp_path / "run", f"resets/{resets}") == 0
+
+
+@pytest.mark.usefixtures("pages_without_figures")
 @pytest.mark.parametrize("adapter", [adapter for adapter in ADAPTERS if adapter != "bnstats"])
 def test_batch_size_one_runs_without_batch_statistics(adapter: str, tmp_path: Path) -> None:
     assert adapt(adapter, "batch_size_one", "digits_vit", tmp_path / "run") == 0

@@ -86,6 +86,7 @@ def test_one_step_per_domain(stages: dict[str, str], tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("stop", [2, 4, 7])
+@pytest.mark.usefixtures("pages_without_figures")
 def test_resumed_equals_uninterrupted(
     stages: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
 ) -> None:
@@ -108,6 +109,7 @@ def test_resumed_equals_uninterrupted(
         assert (tmp_path / "cut" / name).read_text() == (tmp_path / "whole" / name).read_text()
 
 
+@pytest.mark.usefixtures("pages_without_figures")
 def test_episodic_takes_a_step_on_every_batch(stages: dict[str, str], tmp_path: Path) -> None:
     words = ("--model.protocol", "episodic", "--model.adapter.support", "null", "--data.boundaries", "hidden")
     assert adapt(tmp_path, stages["meta"], *words) == 0

@@ -11,6 +11,7 @@ import tta
 from tta.adapters import Adapter, AdapterOutput, Facts, ResetScope, Tent, Updater
 from tta.adapters.base import checked_logits
 from tta.online import OnlineModel, SourceSnapshot, TorchUpdater
+from tta.resets import Periodic
 
 
 @pytest.fixture
@@ -221,3 +222,44 @@ def test_as_a_part_of_another_module(toy):
     pipeline.eval()
     assert pipeline(torch.randn(4, 5)).shape == (4, 3)
     assert set(toy.parameters()) <= set(pipeline.parameters())
+
+
+def test_protocols_by_name_and_as_parts(toy):
+    x = torch.randn(6, 8, 5)
+    for resets, expected in (("continual", 0), ("per_domain", 1), ("episodic", 5), (Periodic(every=2), 3)):
+        online = tta.online(copy.deepcopy(toy), "tent", lr=0.5, resets=resets)
+        for number, batch in enumerate(x):
+            if number == 3:
+                online.new_domain()
+            online(batch)
+        assert online.resets == expected
+        saved = copy.deepcopy(online.state_dict())
+        other = tta.online(copy.deepcopy(toy), "tent", lr=0.5, resets=copy.deepcopy(resets))
+        other.load_state_dict(saved)
+        assert torch.equal(online(x[0]), other(x[0]))
+        assert online.resets == other.resets == expected + (resets == "episodic")
+    with pytest.raises(tta.InputError, match="unknown reset protocol 'sometimes': choose from continual, per_domain"):
+        tta.online(toy, "tent", resets="sometimes")
+
+
+def test_a_reset_forgets_the_domain_and_the_period(toy):
+    for resets in (Periodic(every=2), "per_domain"):
+        online = tta.online(copy.deepcopy(toy), "tent", lr=0.5, resets=resets)
+        online(torch.randn(8, 5))
+        online.new_domain()
+        online.reset()
+        online(torch.randn(8, 5))
+        assert online.resets == 0
+
+
+def test_squared_gradients_on_request(toy):
+    updater = TorchUpdater(torch.optim.SGD(toy.parameters(), lr=1.0))
+    updater.keep_squared_gradients = True
+    updater.backward(3.0 * toy[2].bias[0])
+    updater.step()
+    assert list(updater.squared_gradients) == [toy[2].bias]
+    assert updater.squared_gradients[toy[2].bias].tolist() == [9.0, 0.0, 0.0]
+    updater.squared_gradients = {}
+    updater.backward(torch.inf * toy[2].bias[0])
+    updater.step()
+    assert updater.squared_gradients == {}, "a skipped step taught nothing"

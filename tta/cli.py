@@ -1,5 +1,6 @@
 """The ``tta`` command."""
 
+import errno
 import importlib
 import os
 import sys
@@ -76,6 +77,11 @@ def _message(error: Exception) -> str | None:
     if isinstance(error, ValueError) and "Union subtypes" in str(error):
         # jsonargparse hides an InputError of a class inside one of its own where the class is optional.
         return one_line(str(error))
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        place = f" {error.filename}" if error.filename else ""
+        return f"cannot write{place} ({error.strerror}): make room, then go on with --ckpt_path last"
+    if "DataLoader worker" in str(error):
+        return _of_a_worker(str(error))
     if type(error).__name__ == "MisconfigurationException":  # Lightning's, by name to spare its import
         return " ".join(str(error).split())
     if isinstance(error, RuntimeError) and str(error).startswith("Error(s) in loading state_dict"):
@@ -87,6 +93,15 @@ def _message(error: Exception) -> str | None:
             "weights go to --model.weights"
         )
     return None
+
+
+def _of_a_worker(said: str) -> str:
+    """What a loader's worker died of: its exception stands in the last line of the traceback that it passes on."""
+    if "Caught " in said:
+        reason = said.strip().rpartition("\n")[2]
+        return f"the data set failed in a worker of the loader: {reason}; --traceback shows where"
+    reason = " ".join(said.split())
+    return f"{reason}: if memory ran out, lower data.num_workers or data.batch_size; go on with --ckpt_path last"
 
 
 def _run(command: str, words: Sequence[str]) -> None:

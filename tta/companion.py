@@ -1,6 +1,7 @@
 """What a method needs beyond the classifier, trained before the stream and kept in a file."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,31 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tta.errors import InputError, first_line
+
+
+def save_tensors(tensors: Mapping[str, Tensor], path: Path, about: dict[str, str] | None = None) -> None:
+    """Write a ``.safetensors`` file; an interrupted write leaves an older file whole.
+
+    Args:
+        tensors: Tensors by name.
+        path: Where to; the folder is made if missing.
+        about: Texts that the file carries along.
+
+    Raises:
+        InputError: If it cannot be written, as on a full disk.
+    """
+    beside = path.with_suffix(".tmp")
+    copies = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(copies, beside, metadata=about)
+        beside.replace(path)
+    except (SafetensorError, OSError) as error:
+        beside.unlink(missing_ok=True)
+        reason = first_line(error)
+        raise InputError(
+            f"cannot write {path} ({reason}): once it can be written, go on with --ckpt_path last"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -31,13 +57,11 @@ class Companion:
 
         Args:
             path: Where to; the folder is made if missing.
+
+        Raises:
+            InputError: If it cannot be written, as on a full disk.
         """
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_suffix(".tmp")
-        tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in self.tensors.items()}
-        save_file(tensors, beside, metadata={"kind": self.kind, "settings": json.dumps(self.settings)})
-        beside.replace(path)
+        save_tensors(self.tensors, Path(path), {"kind": self.kind, "settings": json.dumps(self.settings)})
 
     @classmethod
     def of(cls, given: "str | Path | Companion", kind: str) -> "Companion":

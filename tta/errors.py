@@ -1,5 +1,9 @@
 """The one exception that means "the user can fix this"."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 
 class InputError(ValueError):
     """Something that was given cannot be used: a name, a value, a file, a shape.
@@ -12,3 +16,21 @@ class InputError(ValueError):
 def first_line(error: BaseException) -> str:
     """What an exception says, in one line; its name if it says nothing."""
     return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+@contextmanager
+def written(path: Path, remedy: str) -> Iterator[None]:
+    """What fails to write ``path`` within the context, such as on a full disk, is said in one line.
+
+    Args:
+        path: The file.
+        remedy: What to do when it can be written again.
+
+    Raises:
+        InputError: If it fails.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or first_line(error)
+        raise InputError(f"cannot write {path} ({reason}): once it can be written, {remedy}") from error

@@ -106,6 +106,7 @@ class RunCLI(LightningCLI):
             path = last_checkpoint(folder) if resumed == "last" else Path(ckpt_path)
             check_checkpoint(path)
             config.ckpt_path = str(path)
+            config.weights_only = True
 
     def instantiate_classes(self) -> None:
         """Build everything; what cannot be built leaves no empty run folder behind."""

@@ -42,6 +42,8 @@ def one_line(message: str, arguments: Sequence[str] = (), options: Iterable[str]
         return f"{key}: expected a value of type {found[1]}, got {found[2].strip()!r}"
     lines = [line.strip() for line in re.sub(r"Parser key \"[^\"]+\":\s*", "", message).splitlines()]
     told = [re.sub(r"^-\s*", "", line) for line in lines if line and not NOISE.match(line)]
+    if len(told) > 1:  # a class was given where a word would do too, and it is the class that is wrong
+        told = [line for line in told if "Expected a typing.Literal" not in line]
     return ": ".join(part for part in (key, "; ".join(told) or " ".join(message.split())) if part)
 
 
@@ -60,6 +62,9 @@ def _unknown_class(key: str, name: str, message: str) -> str:
         close = difflib.get_close_matches(name.lower(), lower, n=1)
         hint = f"; did you mean {lower[close[0]]}?" if close else ""
         return f"{key}: unknown adapter {name!r}: choose from {', '.join(names)}, or give an import path{hint}"
+    if key.endswith("protocol") and "." not in name:
+        words = "continual, per_domain, episodic"
+        return f"{key}: unknown protocol {name!r}: choose from {words}, or give a class, such as tta.resets.Periodic"
     reason = re.search(
         r"No module named '[^']+'|cannot import name '[^']+'|module '[^']+' has no attribute '[^']+'", message
     )

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from tta.adapters.base import Adapter, AdapterOutput, ResetScope
+from tta.adapters.base import Adapter, AdapterOutput
 from tta.adapters.registry import adapter_class
 from tta.errors import InputError
+from tta.resets import Adaptation, Never, ResetProtocol, reset_protocol
 from tta.snapshot import SourceSnapshot
 from tta.updater import TorchUpdater
 
@@ -31,26 +32,31 @@ class OnlineModel(nn.Module):
     The model is adapted in place; pass a copy to keep the original. Call under ``torch.no_grad()`` or
     ``torch.inference_mode()`` if you like: gradients are enabled inside where the method needs them.
 
-    ``state_dict()`` carries weights, optimiser and method state, and the source values that :meth:`reset` goes back
-    to; it loads with ``weights_only=True`` into an ``OnlineModel`` built the same way. To fine-tune afterwards, set
-    ``track_running_stats`` of its batch normalisation layers again: methods that use batch statistics clear it.
+    ``state_dict()`` carries weights, optimiser, method and protocol state, and the source values that :meth:`reset`
+    goes back to; it loads with ``weights_only=True`` into an ``OnlineModel`` built the same way. To fine-tune
+    afterwards, set ``track_running_stats`` of its batch normalisation layers again: methods that use batch statistics
+    clear it.
 
     Attributes:
         model: The classifier.
         adapter: The method.
         optimizer: The optimiser, or ``None`` for methods that take no step.
         last: What the last batch gave: losses, reliable samples, which samples had non-finite pixels.
-        resets: How often the method reset itself.
+        protocol: When the model goes back to its source.
+        resets: At how many batches it did, on the protocol's or the method's wish; partial restores do not count.
 
     Args:
         model: Classifier that maps a batch ``(B, ...)`` to logits ``(B, C)``, with source weights.
         adapter: The method.
         optimizer: Callable from a list of parameters to an optimiser.
         source: Source images, for methods that must see some (EATA's Fisher information): an iterable of batches,
-            each a tensor, a sequence whose first item is one, or a mapping with key ``image``.
+            each a tensor, a sequence whose first item is one, or a mapping with key ``image``. For those that need
+            labels too (a guard), a sequence whose second item is the labels, or a mapping with key ``label``.
+        resets: When to go back to the source: a protocol of :mod:`tta.resets`, or ``continual`` (never),
+            ``per_domain`` (where :meth:`new_domain` says so) or ``episodic`` (before every batch).
 
     Raises:
-        InputError: If the method finds nothing to adapt in the model.
+        InputError: If the method finds nothing to adapt in the model, or cannot be reset.
     """
 
     @torch.inference_mode(False)
@@ -60,20 +66,34 @@ class OnlineModel(nn.Module):
         adapter: Adapter,
         optimizer: OptimizerFactory = OPTIMIZERS["sgd"],
         source: Iterable[Any] | None = None,
+        resets: str | ResetProtocol = "continual",
     ) -> None:
         super().__init__()
+        protocol = reset_protocol(resets)
+        if adapter.facts.needs_target_data and not isinstance(protocol, Never):
+            raise InputError(
+                f"{type(adapter).__name__} sees the whole stream before it predicts: use resets='continual', not "
+                f"{protocol.label}, or its online mode"
+            )
         self.model = model
         self.adapter = adapter.to(_device(model))
         adapter.prepare(model)
         adapter.reset()
         if source is not None and adapter.facts.needs_source_data:
+            source = source if adapter.facts.needs_source_labels is False else list(source)
             adapter.observe_source(model, source_images(source, model))
+        if source is not None and adapter.facts.needs_source_labels:
+            adapter.observe_labelled_source(model, labelled_source_images(source, model))
         self._source = SourceSnapshot(model)
         self.optimizer = optimizer(adapter.trainable(model)) if adapter.facts.needs_gradients else None
-        self._fresh_optimizer = self.optimizer.state_dict() if self.optimizer is not None else None
         self.updater = TorchUpdater(self.optimizer)
+        self._fresh_optimizer = self.updater.snapshot()
+        self.protocol = protocol.to(_device(model))
+        self.protocol.prepare(self._adaptation())
+        self.protocol.reset()
         self.last: AdapterOutput | None = None
         self.resets = 0
+        self._domain = 0
 
     def forward(self, x: Tensor) -> Tensor:
         """Predict and adapt.
@@ -90,11 +110,14 @@ class OnlineModel(nn.Module):
         """
         with torch.inference_mode(False):
             images = x.clone() if x.is_inference() else x
-            self.last = self.adapter(self.model, images, self.updater)
-        if self.last.reset is not None:
-            self.resets += 1
-            self._restore(self.last.reset)
+            domains = torch.full((len(x),), self._domain)
+            self.last = self.protocol(self._adaptation(), images, domains)
+        self.resets += self.last.reset is not None
         return self.last.logits
+
+    def new_domain(self) -> None:
+        """Say that the next batch begins a new domain; only a protocol that goes by domains takes notice."""
+        self._domain += 1
 
     @torch.inference_mode(False)
     def observe_target(self, batches: Iterable[Any]) -> None:
@@ -106,9 +129,11 @@ class OnlineModel(nn.Module):
         self.adapter.observe_target(self.model, source_images(batches, self.model), self.updater)
 
     def reset(self) -> None:
-        """Go back to the source: weights, buffers, optimiser and method state, bit for bit."""
-        self._restore(ResetScope.ALL)
-        self.last = None
+        """Go back to the source: weights, buffers, optimiser, method and protocol state, bit for bit."""
+        with torch.inference_mode(False):
+            self._adaptation().restore()
+            self.protocol.reset()
+        self.last, self._domain = None, 0
 
     def train(self, mode: bool = True) -> "OnlineModel":
         """Keep the modes that the method set, whatever is asked: they are part of the method."""
@@ -129,22 +154,18 @@ class OnlineModel(nn.Module):
     def get_extra_state(self) -> dict[str, Any]:
         """Optimiser state and source values, tensors and plain types only."""
         optimizer = self.optimizer.state_dict() if self.optimizer is not None else None
-        return {"optimizer": optimizer, "source": self._source.values, "resets": self.resets}
+        source = self._source.values
+        return {"optimizer": optimizer, "source": source, "resets": self.resets, "domain": self._domain}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Take over optimiser state and source values."""
         if self.optimizer is not None:
             self.optimizer.load_state_dict(state["optimizer"])
         self._source.values = {name: tensor.clone() for name, tensor in state["source"].items()}
-        self.resets = state["resets"]
+        self.resets, self._domain = state["resets"], state["domain"]
 
-    @torch.inference_mode(False)
-    def _restore(self, scope: ResetScope) -> None:
-        self._source.restore(self.model)
-        if scope is ResetScope.ALL:
-            self.adapter.reset()
-            if self.optimizer is not None and self._fresh_optimizer is not None:
-                self.optimizer.load_state_dict(self._fresh_optimizer)
+    def _adaptation(self) -> Adaptation:
+        return Adaptation(self.model, self.adapter, self.updater, self._source, self._fresh_optimizer)
 
 
 def _device(model: nn.Module) -> torch.device:
@@ -170,12 +191,34 @@ def source_images(batches: Iterable[Any], model: nn.Module) -> Iterator[Tensor]:
             yield images[finite]
 
 
+def labelled_source_images(batches: Iterable[Any], model: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
+    """Images and labels of loader batches, on the model's device; unlabelled and non-finite images are left out.
+
+    Args:
+        batches: Sequences whose first items are images and labels, or mappings with keys ``image`` and ``label``.
+        model: The model whose device is used.
+
+    Raises:
+        InputError: If a batch has no labels.
+    """
+    device = _device(model)
+    for batch in batches:
+        if isinstance(batch, Tensor) or (isinstance(batch, Mapping) and "label" not in batch) or len(batch) < 2:
+            raise InputError("source= has batches without labels: give pairs (images, labels), or keys image and label")
+        pair = (batch["image"], batch["label"]) if isinstance(batch, Mapping) else batch[:2]
+        images, labels = (tensor.to(device) for tensor in pair)
+        usable = torch.isfinite(images).flatten(1).all(dim=1) & (labels >= 0)
+        if bool(usable.any()):
+            yield images[usable], labels[usable]
+
+
 def online(
     model: nn.Module,
     adapter: str | Adapter = "sar",
     *,
     optimizer: str | Callable[..., Optimizer] = "sgd",
     source: Iterable[Any] | None = None,
+    resets: str | ResetProtocol = "continual",
     **arguments: Any,  # noqa: ANN401  forwarded by name
 ) -> OnlineModel:
     """Make a classifier adapt while it predicts.
@@ -191,6 +234,7 @@ def online(
         optimizer: ``"sgd"`` (lr 2.5e-4, momentum 0.9), ``"adam"`` or ``"adamw"`` (lr 1e-3), or a callable from
             parameters to an optimiser. Not used by methods that take no step.
         source: Source images for methods that must see some; see :class:`OnlineModel`.
+        resets: When to go back to the source, such as ``tta.resets.Periodic(1000)``; see :class:`OnlineModel`.
         **arguments: Constructor arguments of the adapter (when given by name) and of the optimiser (``lr``,
             ``momentum``, ...), told apart by name.
 
@@ -198,7 +242,7 @@ def online(
         A module to call on batches, in stream order.
 
     Raises:
-        InputError: For an unknown adapter, optimiser or argument, or a model without anything to adapt.
+        InputError: For an unknown adapter, optimiser, protocol or argument, or a model without anything to adapt.
     """
     if not isinstance(model, nn.Module):
         raise InputError(f"model is a {type(model).__name__}: give a torch.nn.Module that returns logits")
@@ -210,7 +254,7 @@ def online(
     if not isinstance(adapter, Adapter):
         raise InputError(f"adapter={adapter!r}: give a name of tta.list_adapters(), or an instance of an Adapter")
     _check_arguments(adapter, make_optimizer, arguments)
-    return OnlineModel(model, adapter, partial(make_optimizer, **arguments), source)
+    return OnlineModel(model, adapter, partial(make_optimizer, **arguments), source, resets)
 
 
 def _optimizer(optimizer: str | Callable[..., Optimizer]) -> Callable[..., Optimizer]:

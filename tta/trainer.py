@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-import torch
 from pytorch_lightning import Callback, LightningDataModule, Trainer
 from pytorch_lightning.utilities import rank_zero_info
 
 from tta.callbacks import BatchCheckpoint, Recorder, Report, last_checkpoint
-from tta.errors import InputError, first_line
+from tta.errors import InputError
 from tta.modules import OnlineAdaptation
+from tta.modules.weights import read_torch_file
 from tta.quiet import quiet
 
 
@@ -87,7 +87,4 @@ def check_checkpoint(path: Path) -> None:
     """
     if not path.is_file():
         raise InputError(f"no checkpoint at {path.resolve()}: a run writes checkpoints/last.ckpt into its folder")
-    try:
-        torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises pickle's errors, which are no common family
-        raise InputError(f"cannot read checkpoint {path}: {first_line(error)}") from error
+    read_torch_file(path, "checkpoint")

@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from tta.functional.gradients import gradient_norm
@@ -17,11 +17,16 @@ class GuardedUpdater(ABC):
     Attributes:
         gradient_norm: L2 norm of the gradient of the last step taken or skipped; ``None`` before any.
         skipped_steps: Steps skipped because a gradient was not finite.
+        keep_squared_gradients: Whether to keep those of each step.
+        squared_gradients: If asked to, squared gradients of the last step taken, by parameter; whoever reads them
+            empties it.
     """
 
     def __init__(self) -> None:
         self.gradient_norm: Tensor | None = None
         self.skipped_steps = 0
+        self.keep_squared_gradients = False
+        self.squared_gradients: dict[nn.Parameter, Tensor] = {}
 
     @abstractmethod
     def backward(self, loss: Tensor) -> None:
@@ -41,6 +46,8 @@ class GuardedUpdater(ABC):
         parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         self.gradient_norm = gradient_norm(parameters)
         finite = bool(torch.isfinite(self.gradient_norm))
+        if finite and self.keep_squared_gradients:
+            self.squared_gradients = {p: p.grad.float().square() for p in parameters if p.grad is not None}
         if finite:
             self.optimizer_step()
         else:

@@ -8,19 +8,33 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torchvision.transforms import v2
 
 import models
 import tta
-from tta.adapters import Adapter, LabelShiftNetwork
+from tests.copies import copies_of
+from tta.adapters import Adapter, LabelShiftNetwork, Tent
 from tta.adapters.head import linear_head
 from tta.adapters.registry import adapter_class
 from tta.companion import Companion
 from tta.modules import ITTATraining
 
 BASE: dict[str, dict[str, Any]] = {
+    "cmf": {"views": v2.RandomHorizontalFlip()},
+    "cotta": {"threshold": 1.1, "views_count": 2, "views": v2.RandomHorizontalFlip(), "restore": 0.01},
+    "deyo": {"margin": 1.5, "plpd_threshold": -1.0},
     "eata": {"margin": 0.97, "redundancy": 0.95, "fisher_alpha": 20.0},
+    "eta": {"margin": 0.97, "redundancy": 0.95},
+    "guard": {"adapter": Tent(), "probes": 8, "images": 40, "budget": 3.0, "level": 0.5},
+    "lame": {"affinity": "knn", "neighbours": 1},
+    "memo": {"count": 2, "views": v2.RandomHorizontalFlip()},
     "metadmoe": {"support": 6, "steps": 6},
+    "note": {"memory": 6, "period": 6},
+    "rdumb": {"margin": 0.97, "redundancy": 0.95, "every": 4},
+    "roid": {"views": v2.RandomHorizontalFlip()},
+    "rotta": {"capacity": 6, "update_every": 6, "nu": 0.1, "views": v2.RandomHorizontalFlip()},
     "sar": {"margin": 0.97, "reset_threshold": 0.0},
+    "t3a": {"filter_size": 2},
 }
 """Hyper-parameters under which a method learns from most samples of the small stream."""
 
@@ -56,7 +70,8 @@ def with_consistency(model: nn.Module, kind: str) -> Prepared:
 def as_ensemble(model: nn.Module, kind: str) -> Prepared:
     """Three experts: the network, and two copies of which some weights are multiplied, so that zeros stay zero."""
     generator = torch.Generator().manual_seed(3)
-    copies = [model, copy.deepcopy(model), copy.deepcopy(model)]
+    make_copy = copies_of(model)
+    copies = [model, make_copy(), make_copy()]
     for strength, expert in zip((0.3, 0.6), copies[1:], strict=True):
         for parameter in expert.parameters():
             parameter.data *= 1 + strength * torch.randn(parameter.shape, generator=generator)
@@ -106,7 +121,10 @@ def build(
     def make(name: str, kind: str, model: nn.Module | None = None, **arguments: Any) -> tta.OnlineModel:
         model, own = companion(name, kind, trained(kind) if model is None else model)
         arguments = {"lr": 0.02, **BASE.get(name, {}), **own, **arguments}
-        arguments.setdefault("source", digits[0][:16].split(8))
+        images = digits[0][:16].split(8)
+        if adapter_class(name).facts.needs_source_labels:
+            images = [(digits[0][:40], digits[1][:40])]
+        arguments.setdefault("source", images)
         if isinstance(arguments.get("adapter"), Adapter):  # an argument of the method that the function has too
             of_method = {
                 word: arguments.pop(word) for word in signature(adapter_class(name)).parameters if word in arguments

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from tta.adapters.head import features_of, linear_head
+from tta.adapters.head import features_of, linear_head, logits_and_features
 from tta.errors import InputError
 
 
@@ -46,3 +46,23 @@ def test_unknown_or_missing_head_is_refused():
         linear_head(model, "1")
     with pytest.raises(InputError, match="Conv2d has no linear layer that could be its head"):
         linear_head(nn.Conv2d(1, 1, 1))
+
+
+@pytest.mark.parametrize("kind", ["bn", "ln", "gn"])
+def test_logits_and_features_of_one_pass(untrained, digits, kind):
+    model = untrained(kind)
+    logits, features = logits_and_features(model, digits[0][:4])
+    assert not logits.requires_grad
+    assert not features.requires_grad
+    assert torch.equal(logits, model(digits[0][:4]))
+    torch.testing.assert_close(linear_head(model)(features), logits)
+
+
+def test_a_last_linear_layer_that_is_not_the_head_is_refused():
+    tokens = nn.Sequential(nn.Unflatten(1, (2, 4)), nn.Linear(4, 3), nn.Flatten())
+    with pytest.raises(InputError, match=r"got features of shape \(5, 2, 4\): it must be the head, .* \(5, 4\)"):
+        logits_and_features(tokens, torch.randn(5, 8))
+    unused = nn.Sequential(nn.Linear(4, 3))
+    unused[0].register_module("spare", nn.Linear(3, 3))
+    with pytest.raises(InputError, match="the last linear layer of Sequential was not used: it must be the head"):
+        logits_and_features(unused, torch.randn(5, 4))

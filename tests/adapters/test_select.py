@@ -6,7 +6,7 @@ from torchvision.models import resnet18
 
 import tta
 from tta.adapters import Select
-from tta.adapters.sar import published_layers
+from tta.adapters.select import published_layers
 
 
 def names(select: Select, model: nn.Module) -> list[str]:

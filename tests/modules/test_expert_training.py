@@ -265,6 +265,7 @@ def test_a_plain_network_is_refused_in_one_line(
     assert "TimmClassifier has no experts: SADE needs a model with num_experts" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("pages_without_figures")
 def test_weights_and_checkpoints_of_other_networks_are_refused_in_one_line(
     fitted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -316,6 +316,7 @@ def test_from_fit_to_adapt(trained, tmp_path):
 
 
 @pytest.mark.usefixtures("in_project")
+@pytest.mark.usefixtures("pages_without_figures")
 def test_a_cut_adaptation_goes_on_as_if_it_had_not_been_cut(trained, tmp_path, monkeypatch):
     every = ("--trainer.callbacks+", "tta.callbacks.BatchCheckpoint", "--trainer.callbacks.every_n_batches", "2")
     assert adapt(trained, tmp_path / "whole", *every) == 0

@@ -243,6 +243,7 @@ def test_from_training_to_adaptation(
     assert {"adapter/degree_of_imbalance", "adapter/prior_entropy", "adapter/prior_9"} <= set(header)
 
 
+@pytest.mark.usefixtures("pages_without_figures")
 def test_resumed_stream_equals_uninterrupted(
     trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

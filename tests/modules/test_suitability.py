@@ -10,6 +10,19 @@ from torch import Tensor, nn
 
 from tta.adapters import AdapterOutput, Tent, Updater
 from tta.errors import InputError
+from tta.estimates import AverageConfidence
+from tta.modules.suitability import check_adaptation
+from tta.resets import (
+    AccuracyEstimateReset,
+    EntropyAverage,
+    FisherRestore,
+    Never,
+    PerBatch,
+    PerDomain,
+    Periodic,
+    ResetProtocol,
+    StochasticRestore,
+)
 
 Make = Callable[..., Any]
 
@@ -49,6 +62,29 @@ def test_episodic_batches_below_what_the_method_needs_are_refused(
 ) -> None:
     with pytest.raises(InputError, match=r"learns from 30 samples and protocol episodic gives it batches of 16"):
         make_trainer().adapt(make_host(Hungry(), protocol="episodic"), make_stream())
+
+
+def test_periods_below_what_the_method_needs_are_refused(
+    make_stream: Make, make_host: Make, make_trainer: Make
+) -> None:
+    with pytest.raises(InputError, match=r"from 30 samples and protocol Periodic\(every=1\) resets it after 16: use"):
+        make_trainer().adapt(make_host(Hungry(), protocol=Periodic(every=1)), make_stream())
+    make_trainer("longer").adapt(make_host(Hungry(), protocol=Periodic(every=2)), make_stream())
+
+
+class Several:
+    """All that the check asks of a trainer: two processes."""
+
+    precision = "32-true"
+    world_size = 2
+
+
+@pytest.mark.parametrize("protocol", [PerDomain(), AccuracyEstimateReset(AverageConfidence())])
+def test_protocols_that_processes_cannot_keep_in_step_are_refused(protocol: ResetProtocol) -> None:
+    for kept in (Never(), PerBatch(), Periodic(), StochasticRestore(), FisherRestore(), EntropyAverage()):
+        check_adaptation(Tent(), kept, Several(), None)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"needs one process|use --trainer\.devices 1"):
+        check_adaptation(Tent(), protocol, Several(), None)  # type: ignore[arg-type]
 
 
 def test_small_domains_do_not_matter_where_nothing_is_reset(

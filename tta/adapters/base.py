@@ -33,6 +33,8 @@ class Facts:
         smallest_batch: Fewest samples the method accepts on a network without batch normalisation.
         needs_batch_norm: The method does nothing on a network without batch normalisation, and refuses it.
         needs_source_data: The method must see source images before the stream starts (:meth:`Adapter.observe_source`).
+        needs_source_labels: The method must see source images with their labels before the stream starts
+            (:meth:`Adapter.observe_labelled_source`).
         needs_target_data: The method must see the stream's images before it predicts them
             (:meth:`Adapter.observe_target`): it is transductive, not online.
         needs_companion: The method needs something trained for it before the stream: a companion file, or a model with
@@ -54,6 +56,7 @@ class Facts:
     smallest_batch: int = 1
     needs_batch_norm: bool = False
     needs_source_data: bool = False
+    needs_source_labels: bool = False
     needs_target_data: bool = False
     needs_companion: bool = False
     predicts_after: bool = False
@@ -114,7 +117,18 @@ class Updater(Protocol):
         """Mean of a tensor over processes, so that method state stays equal on all of them."""
 
 
-class Adapter(nn.Module, ABC):
+class Stateful(nn.Module):
+    """A module whose empty buffers take over the shape of what is loaded into them, and the other way round."""
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:  # noqa: ANN401
+        for name, buffer in self.named_buffers(recurse=False):
+            stored = state_dict.get(prefix + name)
+            if stored is not None and stored.shape != buffer.shape and 0 in (buffer.numel(), stored.numel()):
+                setattr(self, name, torch.empty_like(stored, device=buffer.device))
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+class Adapter(Stateful, ABC):
     """A test-time adaptation method.
 
     A method writes a constructor whose typed arguments are its hyper-parameters, :meth:`prepare` and :meth:`adapt`.
@@ -163,6 +177,14 @@ class Adapter(nn.Module, ABC):
             batches: Image batches on the model's device.
         """
 
+    def observe_labelled_source(self, model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """See source images with their labels once, before the stream. Methods that need them override this.
+
+        Args:
+            model: The prepared classifier with source weights.
+            batches: Image batches on the model's device with their classes, int64, shape ``(B,)``.
+        """
+
     def observe_target(self, model: nn.Module, batches: Iterable[Tensor], updater: Updater) -> None:
         """See the images of the whole stream once, before predicting any. Transductive methods override this.
 
@@ -196,6 +218,10 @@ class Adapter(nn.Module, ABC):
     def scalars(self) -> dict[str, Tensor]:
         """Method state that is worth a curve, the same names at every batch. Methods that have some override this."""
         return {}
+
+    def notes(self) -> list[str]:
+        """What the method has to tell about the stream so far, a sentence each. Most have nothing."""
+        return []
 
     def wants_reset(self) -> ResetScope | None:
         """What the host must restore after this step, from state that all processes share. Most methods never ask."""
@@ -254,13 +280,6 @@ class Adapter(nn.Module, ABC):
 
         Methods whose processes exchange gradients override this.
         """
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:  # noqa: ANN401
-        for name, buffer in self.named_buffers(recurse=False):
-            stored = state_dict.get(prefix + name)
-            if stored is not None and stored.shape != buffer.shape and 0 in (buffer.numel(), stored.numel()):
-                setattr(self, name, torch.empty_like(stored, device=buffer.device))
-        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 def _is_too_few(error: ValueError) -> bool:

@@ -4,29 +4,21 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tta.adapters.base import AdapterOutput, Facts, Updater, checked_logits
-from tta.adapters.entropy_minimization import (
-    EntropyMinimization,
-    check_positive,
-    entropy_margin,
-    mean_or_zero,
-    no_contribution,
-)
+from tta.adapters.base import AdapterOutput, Facts, Updater
+from tta.adapters.reliable_entropy import ReliableEntropy
 from tta.adapters.select import Select
 from tta.errors import InputError
-from tta.functional.entropy import softmax_entropy
 from tta.functional.fisher import fisher_information, fisher_penalty
 
 
-class EATA(EntropyMinimization):
+class EATA(ReliableEntropy):
     r"""Entropy minimisation on samples that are reliable and not redundant, anchored to the source weights.
 
     A sample is *reliable* when its entropy is below ``margin * ln C`` and *not redundant* when the cosine between its
     prediction and the moving average of selected predictions is below ``redundancy`` in absolute value. Selected
-    samples are weighted by :math:`\exp(E_0 - H)`. ``fisher_alpha=0`` gives ETA.
+    samples are weighted by :math:`\exp(E_0 - H)`. ``fisher_alpha=0`` gives :class:`~tta.adapters.ETA`.
 
     Returned logits are those from before the update. With nothing selected (also on constant logits, whose entropy is
     maximal) no step is taken, not even on momentum or on the anchor. A batch of one is a batch that selects one
@@ -58,7 +50,6 @@ class EATA(EntropyMinimization):
         paper="https://arxiv.org/abs/2204.02610",
     )
 
-    mean_prediction: Tensor
     fisher: Tensor
     anchor: Tensor
 
@@ -69,15 +60,11 @@ class EATA(EntropyMinimization):
         fisher_alpha: float = 2000.0,
         select: Select = Select(),  # noqa: B008  frozen
     ) -> None:
-        super().__init__(select)
-        check_positive(margin=margin, redundancy=redundancy)
+        super().__init__(margin, redundancy, select)
         if fisher_alpha < 0.0:
             raise InputError(f"fisher_alpha={fisher_alpha}: need fisher_alpha >= 0; 0 turns the anchor off (ETA)")
-        self.margin = margin
-        self.redundancy = redundancy
         self.fisher_alpha = fisher_alpha
         self.facts = replace(type(self).facts, needs_source_data=fisher_alpha > 0.0)
-        self.register_buffer("mean_prediction", torch.empty(0))
         self.register_buffer("fisher", torch.empty(0))
         self.register_buffer("anchor", torch.empty(0))
 
@@ -98,54 +85,14 @@ class EATA(EntropyMinimization):
         self.fisher = fisher
         self.anchor = torch.cat([parameter.detach().flatten().float() for parameter in parameters])
 
-    def reset(self) -> None:
-        """Forget the moving average of predictions; the Fisher information stays."""
-        self.mean_prediction = self.mean_prediction.new_empty(0)
-
     def adapt(self, model: nn.Module, x: Tensor, updater: Updater) -> AdapterOutput:
         """One step on the selected samples, if there are any."""
         if self.fisher_alpha > 0.0 and len(self.fisher) == 0:
             raise InputError("EATA has no Fisher information: give source images (source=...) or set fisher_alpha=0")
-        with torch.enable_grad():
-            logits = model(x)
-            output = checked_logits(logits)
-            entropy = softmax_entropy(logits)
-            margin = entropy_margin(self.margin, logits)
-            selected = self._select(entropy.detach(), output.softmax(dim=1), margin, updater)
-            if not updater.any(bool(selected.any())):
-                return AdapterOutput(output, reliable=selected)
-            weights = (margin - entropy[selected].detach()).exp()
-            loss = mean_or_zero(weights * entropy[selected], logits) + self._anchor_loss(model)
-            updater.backward(loss)
-        updater.step()
-        return AdapterOutput(output, loss=loss.detach(), reliable=selected)
+        return super().adapt(model, x, updater)
 
-    def sit_out(self, model: nn.Module, x: Tensor, updater: Updater) -> None:
-        """Contribute no prediction to the moving average, and only the anchor to the gradients."""
-        output = self.predict(model, x)
-        self._update_mean_prediction(output.softmax(dim=1)[:0], updater)
-        if updater.any(False):
-            with torch.enable_grad():
-                updater.backward(no_contribution(model(x.nan_to_num(0.0, 0.0, 0.0))) + self._anchor_loss(model))
-            updater.step()
-
-    def _anchor_loss(self, model: nn.Module) -> Tensor | float:
+    def penalty(self, model: nn.Module) -> Tensor | float:
+        """The anchor: distance from the source parameters, weighted by their Fisher information."""
         if self.fisher_alpha == 0.0:
             return 0.0
         return self.fisher_alpha * fisher_penalty(self.trainable(model), self.fisher, self.anchor)
-
-    def _select(self, entropy: Tensor, probabilities: Tensor, margin: float, updater: Updater) -> Tensor:
-        selected = entropy < margin
-        if len(self.mean_prediction):
-            similarity = F.cosine_similarity(self.mean_prediction.unsqueeze(0), probabilities, dim=1)
-            selected = selected & (similarity.abs() < self.redundancy)
-        self._update_mean_prediction(probabilities[selected], updater)
-        return selected
-
-    def _update_mean_prediction(self, probabilities: Tensor, updater: Updater) -> None:
-        total = probabilities.new_tensor([float(len(probabilities))])
-        total = updater.mean(torch.cat([probabilities.sum(dim=0), total]))
-        if total[-1] == 0:
-            return
-        mean = total[:-1] / total[-1]
-        self.mean_prediction = 0.9 * self.mean_prediction + 0.1 * mean if len(self.mean_prediction) else mean

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 from torch import Tensor, nn
 
+from tta.adapters.base import checked_logits
 from tta.errors import InputError
 
 
@@ -49,3 +50,28 @@ def features_of(head: nn.Linear) -> Iterator[list[Tensor]]:
         yield features
     finally:
         handle.remove()
+
+
+def logits_and_features(model: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+    """What the classifier returns and what enters its head, of one forward pass.
+
+    Args:
+        model: The classifier.
+        x: Images, shape ``(B, ...)``.
+
+    Returns:
+        Logits ``(B, C)`` and features ``(B, D)``, both float32 and detached.
+
+    Raises:
+        InputError: If the head is not used, or does not take one feature vector per image.
+    """
+    head = linear_head(model)
+    with features_of(head) as features:
+        logits = checked_logits(model(x))
+    if not features or features[-1].shape != (len(x), head.in_features):
+        got = f"got features of shape {tuple(features[-1].shape)}" if features else "was not used"
+        raise InputError(
+            f"the last linear layer of {type(model).__name__} {got}: it must be the head, which takes features of "
+            f"shape {(len(x), head.in_features)}"
+        )
+    return logits, features[-1].detach().float()

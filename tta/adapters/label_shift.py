@@ -33,8 +33,9 @@ class LabelShift(Adapter):
 
     Costs nothing but a few products of the size of the head. A batch of one works if it does for the inner method.
     Where nothing is reliable for the inner method, the estimate still moves. On constant logits a change of the head
-    still tells classes apart, as the prior does. Non-finite samples are predicted through the changed head and leave
-    the estimate alone. A reset that the inner method asks for resets the estimate too, if it is one of everything.
+    still tells classes apart, as the prior does. Samples that are not finite, or whose logits are not, are
+    predicted through the changed head and leave the estimate alone. A reset that the inner method asks for resets the
+    estimate too, if it is one of everything.
 
     Inner methods that normalise by the batch (all of this library on BatchNorm) shift features under label shift, since
     the statistics of a batch follow its classes. A companion for them is trained with
@@ -141,9 +142,9 @@ class LabelShift(Adapter):
                 "of its last linear layer: LabelShift needs a linear head whose outputs are the logits; where another "
                 "layer is that, train the companion with its name as head"
             )
-        self.estimator.update(
-            self._estimator_logits(model, predicting, output.logits), self.source, self._share(updater)
-        )
+        logits = self._estimator_logits(model, predicting, output.logits)
+        finite = torch.isfinite(logits).all(dim=1)
+        self.estimator.update(logits[finite], self.source, self._share(updater))
         return output
 
     def predict(self, model: nn.Module, x: Tensor) -> Tensor:

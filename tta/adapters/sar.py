@@ -11,17 +11,11 @@ from tta.adapters.entropy_minimization import (
     mean_or_zero,
     no_contribution,
 )
-from tta.adapters.select import Select
+from tta.adapters.select import Select, published_layers
 from tta.errors import InputError
 from tta.functional.entropy import softmax_entropy
 from tta.functional.normalization import batch_statistics_only
 from tta.functional.sharpness import perturb_to_worst_case, restore_parameters
-
-
-def published_layers(name: str, layer: nn.Module) -> bool:
-    """The published choice of layers, by substrings of names made for ResNet-50 and ViT-B; misfires elsewhere."""
-    frozen = ("layer4", "blocks.9", "blocks.10", "blocks.11", "norm.")
-    return name != "norm" and not any(part in name for part in frozen)
 
 
 class SAR(EntropyMinimization):

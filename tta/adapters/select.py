@@ -78,6 +78,15 @@ class Select:
         return self.predicate is None or self.predicate(name, layer)
 
 
+def published_layers(name: str, layer: nn.Module) -> bool:
+    """The choice of layers in the code of SAR and DeYO, a ``predicate`` of :class:`Select`.
+
+    Goes by substrings of names made for ResNet-50 and ViT-B, whose top layers it leaves out; misfires elsewhere.
+    """
+    frozen = ("layer4", "blocks.9", "blocks.10", "blocks.11", "norm.")
+    return name != "norm" and not any(part in name for part in frozen)
+
+
 def layer_census(model: nn.Module) -> str:
     """How many layers with parameters of each selectable type a model has, in words."""
     counts = {

@@ -57,6 +57,25 @@ class WeightCopy(nn.Module):
         return logits
 
     @torch.no_grad()
+    def run_frozen(self, model: nn.Module, x: Tensor) -> Tensor:
+        """As :meth:`run`, without gradients, every module in eval mode; modes are put back.
+
+        Args:
+            model: The model that it was filled from.
+            x: Images, shape ``(B, ...)``.
+
+        Returns:
+            Logits, shape ``(B, C)``, as the model gives them.
+        """
+        modes = [(module, module.training) for module in model.modules()]
+        model.eval()
+        try:
+            return self.run(model, x)
+        finally:
+            for module, mode in modes:
+                module.training = mode
+
+    @torch.no_grad()
     def follow(self, model: nn.Module, momentum: float) -> None:
         r"""Moving average over the model's parameters, not its buffers: :math:`v \leftarrow m\,v + (1-m)\,\theta`.
 

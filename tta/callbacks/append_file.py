@@ -4,9 +4,12 @@ import csv
 import io
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from tta.errors import InputError
+from tta.errors import InputError, written
+
+GO_ON = "go on with the same command and --ckpt_path last"
 
 
 class AppendFile:
@@ -23,17 +26,27 @@ class AppendFile:
         self.offset = 0
 
     def append(self, rows: Iterable[Sequence[object]]) -> None:
-        """Write rows, after the header if they are the first, and hand them to the operating system."""
+        """Write rows, after the header if they are the first, and hand them to the operating system.
+
+        Raises:
+            InputError: If they cannot be written, as on a full disk; the file then ends with the rows before.
+        """
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         if self.offset == 0:
             writer.writerow(self.header)
         writer.writerows(rows)
         data = text.getvalue().encode()
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("r+b" if self.offset else "wb") as file:
-            file.seek(self.offset)
-            file.write(data)
+        with written(self.path, GO_ON):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                with self.path.open("r+b" if self.offset else "wb") as file:
+                    file.seek(self.offset)
+                    file.write(data)
+            except OSError:
+                with suppress(OSError):
+                    os.truncate(self.path, self.offset)
+                raise
         self.offset += len(data)
 
     def sync(self) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 
-from tta.errors import InputError
+from tta.callbacks.append_file import GO_ON
+from tta.errors import InputError, written
 
 
 class BatchCheckpoint(Checkpoint):
@@ -42,10 +43,19 @@ def last_checkpoint(folder: str | Path) -> Path:
 
 
 def save_whole(trainer: Trainer, path: Path) -> None:
-    """Save a checkpoint so that ``path`` is always a whole one: write beside it, flush to disk, move."""
+    """Save a checkpoint so that ``path`` is always a whole one: write beside it, flush to disk, move.
+
+    Raises:
+        InputError: If it cannot be written, as on a full disk; the one before stays.
+    """
     beside = path.with_suffix(".tmp")
-    trainer.save_checkpoint(beside, weights_only=False)
-    if trainer.is_global_zero:
-        with beside.open("rb") as file:
-            os.fsync(file.fileno())
-        beside.replace(path)
+    with written(path, GO_ON):
+        try:
+            trainer.save_checkpoint(beside, weights_only=False)
+            if trainer.is_global_zero:
+                with beside.open("rb") as file:
+                    os.fsync(file.fileno())
+                beside.replace(path)
+        except OSError:
+            beside.unlink(missing_ok=True)
+            raise

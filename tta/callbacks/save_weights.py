@@ -4,9 +4,8 @@ from pathlib import Path
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.utilities import rank_zero_info
-from safetensors.torch import save_file
 
-from tta.companion import Companion
+from tta.companion import Companion, save_tensors
 
 
 class SaveWeights(Callback):
@@ -21,12 +20,10 @@ class SaveWeights(Callback):
         if not trainer.is_global_zero:
             return
         folder = Path(trainer.default_root_dir)
-        folder.mkdir(parents=True, exist_ok=True)
         backbone = getattr(pl_module, "backbone", None)
         if backbone is not None:
-            path, beside = folder / "weights.safetensors", folder / "weights.tmp"
-            save_file({name: tensor.clone().contiguous() for name, tensor in backbone.state_dict().items()}, beside)
-            beside.replace(path)
+            path = folder / "weights.safetensors"
+            save_tensors(backbone.state_dict(), path)
             rank_zero_info(f"Weights: {path}")
         make = getattr(pl_module, "companion", None)
         if make is not None:

@@ -1,8 +1,12 @@
 """What an estimate of accuracy without labels is."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 
 class AccuracyEstimate(nn.Module, ABC):
@@ -12,19 +16,24 @@ class AccuracyEstimate(nn.Module, ABC):
     random draws come from generators seeded by an argument.
 
     Attributes:
-        needs_source_labels: It must see source predictions with labels first (:meth:`observe_source`).
+        name: What it is called in figures and files.
+        paper: Address of the paper.
+        needs_source_labels: It must see labelled source images first (:meth:`observe_source`).
         forwards: Forward passes of the model per sample that it takes beyond that of the prediction.
     """
 
+    name: str
+    paper: str = ""
     needs_source_labels: bool = False
     forwards: int = 0
 
-    def observe_source(self, logits: Tensor, labels: Tensor) -> None:
-        """See predictions of held-out source images with their labels, once, before the stream.
+    def observe_source(self, model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """See labelled source images once, before the stream. Estimates that need it override this.
 
         Args:
-            logits: Of the source model, shape ``(N, C)``, float32.
-            labels: Their classes, shape ``(N,)``, int64.
+            model: The classifier with source weights, in the modes in which it predicts.
+            batches: Images ``(B, ...)``, all finite, with their classes ``(B,)``, int64, on the model's device. They
+                should not be images that the model was trained on.
         """
 
     @abstractmethod
@@ -55,3 +64,34 @@ class AccuracyEstimate(nn.Module, ABC):
 
     def reset(self) -> None:
         """Forget the stream, not the source. Estimates with state override this."""
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:  # noqa: ANN401
+        """Buffers that take their size from the stream take it from the stored state."""
+        for name, buffer in self.named_buffers(recurse=False):
+            stored = state_dict.get(prefix + name)
+            if stored is not None and stored.shape != buffer.shape:
+                setattr(self, name, torch.empty_like(stored, device=buffer.device))
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+@torch.no_grad()
+def predict_untouched(model: nn.Module, x: Tensor, values: dict[str, Tensor] | None = None) -> Tensor:
+    """Logits of a model in its present modes; running statistics that the pass updates are those of a copy.
+
+    Args:
+        model: The classifier.
+        x: Images, shape ``(B, ...)``.
+        values: Parameters and buffers to use in place of the model's own, by name; they are not changed either.
+
+    Returns:
+        Shape ``(B, C)``, float32.
+    """
+    own = {**dict(model.named_buffers()), **(values or {})}
+    logits: Tensor = functional_call(model, {name: value.clone() for name, value in own.items()}, (x,))
+    return logits.float()
+
+
+def predicted(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Logits ``(B, C)``, float32, and classes ``(B,)`` of labelled batches."""
+    for images, labels in batches:
+        yield predict_untouched(model, images), labels

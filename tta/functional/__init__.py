@@ -9,6 +9,7 @@ from tta.functional.entropy import (
 from tta.functional.experts import agreement, prior_offsets, rank_reversed, shot_groups, skill_diverse_loss
 from tta.functional.fisher import fisher_information, fisher_penalty
 from tta.functional.gradients import gradient_norm, overall_norm
+from tta.functional.information import information_maximization_loss
 from tta.functional.label_shift import (
     bias_corrected_temperature,
     black_box_shift,
@@ -20,10 +21,21 @@ from tta.functional.label_shift import (
     log_slope_degree,
     logit_adjustment,
 )
+from tta.functional.laplacian import knn_affinity, laplacian_adjusted, linear_affinity, rbf_affinity
+from tta.functional.marginal import view_marginal_entropy
 from tta.functional.meta import distillation_step, meta_distillation_loss
 from tta.functional.normalization import batch_statistics, batch_statistics_only, mixed_batch_statistics
+from tta.functional.patches import shuffled_patches
+from tta.functional.self_training import (
+    certainty_diversity_weights,
+    min_max_scaled,
+    prior_corrected,
+    soft_likelihood_ratio,
+    symmetric_cross_entropy,
+)
 from tta.functional.sharpness import perturb_to_worst_case, restore_parameters
 from tta.functional.style import mix_style, style
+from tta.functional.supports import support_replacements
 
 __all__ = (
     "agreement",
@@ -32,6 +44,7 @@ __all__ = (
     "batch_statistics_only",
     "bias_corrected_temperature",
     "black_box_shift",
+    "certainty_diversity_weights",
     "class_prior",
     "distillation_step",
     "effective_classes",
@@ -41,22 +54,34 @@ __all__ = (
     "generalized_logit_adjusted_loss",
     "gradient_correlation",
     "gradient_norm",
+    "information_maximization_loss",
     "inverse_prior",
+    "knn_affinity",
+    "laplacian_adjusted",
+    "linear_affinity",
     "linear_degree",
     "log_slope_degree",
     "logit_adjustment",
     "marginal_entropy",
     "meta_distillation_loss",
+    "min_max_scaled",
     "mix_style",
     "mixed_batch_statistics",
     "overall_norm",
     "perturb_to_worst_case",
+    "prior_corrected",
     "prior_offsets",
     "rank_reversed",
+    "rbf_affinity",
     "restore_parameters",
     "shot_groups",
+    "shuffled_patches",
     "skill_diverse_loss",
+    "soft_likelihood_ratio",
     "softmax_entropy",
     "standardised",
     "style",
+    "support_replacements",
+    "symmetric_cross_entropy",
+    "view_marginal_entropy",
 )

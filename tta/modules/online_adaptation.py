@@ -8,16 +8,19 @@ from pytorch_lightning.cli import OptimizerCallable
 from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor, nn
 
-from tta.adapters.base import Adapter, ResetScope
+from tta.adapters.base import Adapter
 from tta.errors import InputError
+from tta.estimates.base import AccuracyEstimate
 from tta.modules.checks import checked_forward
+from tta.modules.estimation import StreamEstimates
 from tta.modules.frozen_evaluation import Batch, FrozenEvaluation
 from tta.modules.processes import of_all_processes, of_this_process
 from tta.modules.suitability import check_adaptation, check_frozen_evaluation
 from tta.modules.updater import LightningUpdater
 from tta.modules.weights import load_weights
 from tta.monitor import CostMeter, FrozenSource, SourceBudget, StreamMonitor, none_if_nan
-from tta.online import source_images
+from tta.online import labelled_source_images, source_images
+from tta.resets import Adaptation, AdaptedClassifier, ResetProtocol, reset_protocol
 from tta.snapshot import SourceSnapshot
 
 
@@ -37,10 +40,14 @@ class OnlineAdaptation(FrozenEvaluation):
             backbone is taken as it is.
         num_classes: Number of classes; taken from the data by the command line.
         protocol: When to go back to the source: ``continual`` never, ``per_domain`` at known domain boundaries,
-            ``episodic`` before every batch.
+            ``episodic`` before every batch; or a class of ``tta.resets``: ``Periodic`` after so many batches,
+            ``EntropyAverage`` when entropy gets too low, ``AccuracyEstimateReset`` when an estimate of the accuracy is
+            low or falls; ``StochasticRestore`` and ``FisherRestore`` give back a part of the weights after each batch.
         window: Samples that windowed figures look back over.
         source_share: Share of the samples on which the frozen source model is run for comparison, in ``(0, 1]``. By
             default a thirtieth of the passes that the adapter spends.
+        estimates: Label-free estimates of accuracy to log beside the true one. None by default: those that tell of a
+            collapse take further forward passes, which are not counted as the adapter's.
 
     Raises:
         InputError: If weights do not fit or cannot be read, if the adapter finds nothing to adapt, or if precision
@@ -48,6 +55,7 @@ class OnlineAdaptation(FrozenEvaluation):
     """
 
     monitor: StreamMonitor
+    estimates: StreamEstimates
 
     def __init__(
         self,
@@ -56,20 +64,23 @@ class OnlineAdaptation(FrozenEvaluation):
         optimizer: OptimizerCallable = lambda p: torch.optim.SGD(p, lr=2.5e-4, momentum=0.9),
         weights: str | None = None,
         num_classes: int = 1000,
-        protocol: Literal["continual", "per_domain", "episodic"] = "continual",
+        protocol: Literal["continual", "per_domain", "episodic"] | ResetProtocol = "continual",
         window: int = 500,
         source_share: float | None = None,
+        estimates: list[AccuracyEstimate] | None = None,
     ) -> None:
         super().__init__(backbone, adapter, num_classes, window)
         self.automatic_optimization = False
         self.optimizer_factory = optimizer
         self.weights = weights
-        self.protocol = protocol
+        self.protocol = reset_protocol(protocol)
         self.budget = SourceBudget(source_share)
+        # Like the monitor not a submodule: each process estimates on its share of the stream.
+        self.__dict__["estimates"] = StreamEstimates(estimates or (), window)
         self.updater = LightningUpdater(self)
         self._prepared = False
         self._resumed: dict[str, Any] | None = None
-        self._domain = -1
+        self._fresh_optimizer: dict[str, Any] = {}
 
     # ---- set-up -------------------------------------------------------------------------------------------------
 
@@ -92,6 +103,8 @@ class OnlineAdaptation(FrozenEvaluation):
         self.source = SourceSnapshot(self.backbone)
         self.frozen = FrozenSource(self.backbone)
         self.cost = CostMeter(self.backbone)
+        self.protocol.prepare(self._adaptation())
+        self.protocol.reset()
         self._prepared = True
 
     def configure_optimizers(self) -> Any:  # noqa: ANN401
@@ -106,18 +119,41 @@ class OnlineAdaptation(FrozenEvaluation):
         """Bring the frozen source to the device, and show source images to methods that need them."""
         self.frozen.to(self.device)
         self.source.to(self.device)
-        if self._resumed is None and self.adapter.facts.needs_source_data:
-            loader = getattr(self._datamodule, "source_dataloader", None)
-            if loader is None:
-                raise InputError(
-                    f"{type(self.adapter).__name__} must see source images, and {type(self._datamodule).__name__} has "
-                    "no source_dataloader(): add one, or turn that part off (EATA: fisher_alpha=0)"
-                )
-            with self.cost.paused():
-                self.adapter.observe_source(self.backbone, source_images(loader(), self.backbone))
+        if self._resumed is None:
+            self._show_source()
+        self.estimates.to(self.device)
+        for estimates in (self.estimates, StreamEstimates(self.protocol.estimates, self.window)):
+            if self._resumed is None and estimates.needs_source_labels:
+                self._show_source_to(estimates)
         if self._resumed is None and self.adapter.facts.needs_target_data:
             stream = self._datamodule.train_dataloader()
             self.adapter.observe_target(self.backbone, source_images(stream, self.backbone), self.updater)
+
+    def _show_source(self) -> None:
+        facts, model = self.adapter.facts, self.backbone
+        if not (facts.needs_source_data or facts.needs_source_labels):
+            return
+        loader = getattr(self._datamodule, "source_dataloader", None)
+        if loader is None:
+            raise InputError(
+                f"{type(self.adapter).__name__} must see source images, and {type(self._datamodule).__name__} has no "
+                "source_dataloader(): add one, or turn that part off (EATA: fisher_alpha=0)"
+            )
+        with self.cost.paused():
+            if facts.needs_source_data:
+                self.adapter.observe_source(model, source_images(loader(), model))
+            if facts.needs_source_labels:
+                self.adapter.observe_labelled_source(model, labelled_source_images(loader(), model))
+
+    def _show_source_to(self, estimates: StreamEstimates) -> None:
+        loader = getattr(self._datamodule, "source_dataloader", None)
+        if loader is None:
+            raise InputError(
+                f"{', '.join(estimates.needs_source_labels)} must see labelled source images, and "
+                f"{type(self._datamodule).__name__} has no source_dataloader(): add one, or leave that estimate out"
+            )
+        with self.cost.paused():
+            estimates.observe_source(AdaptedClassifier(self.adapter, self.backbone), loader, self.device)
 
     def train(self, mode: bool = True) -> "OnlineAdaptation":
         """Keep the modes that the adapter set, whatever is asked: they are part of the method."""
@@ -143,12 +179,12 @@ class OnlineAdaptation(FrozenEvaluation):
             raise InputError(f"a batch of the stream lacks {', '.join(sorted(missing))}: see StreamDataModule")
         if self.monitor.count("samples") == 0:
             checked_forward(self.frozen, batch["image"][:1], self.num_classes)
-        self._follow_protocol(batch["domain"])
-        output = self.adapter(self.backbone, batch["image"], self.updater)
-        if output.reset is not None:
-            self.restore_source(output.reset)
+        output = self.protocol(self._adaptation(), batch["image"], batch["domain"])
         source_predictions = self._source_predictions(batch["image"])
         figures = self.monitor.update(output, batch.get("label"), batch["domain"], source_predictions)
+        with self.cost.paused():
+            predictor = AdaptedClassifier(self.adapter, self.backbone)
+            figures |= self.estimates.update(predictor, batch["image"], output.logits, figures["window_accuracy"])
         figures |= self._host_figures()
         self.log("accuracy", figures["accuracy"], prog_bar=True, logger=False)
         self.log("collapsed", figures["collapsed"], prog_bar=True, logger=False)
@@ -168,23 +204,8 @@ class OnlineAdaptation(FrozenEvaluation):
             predictions[rows] = self.frozen(images[rows.to(self.device)]).argmax(dim=1).cpu()
         return predictions
 
-    def _follow_protocol(self, domains: Tensor) -> None:
-        if self.protocol == "episodic":
-            self.restore_source(ResetScope.ALL)
-        elif self.protocol == "per_domain":
-            if not bool((domains == domains[0]).all()):
-                raise InputError("protocol per_domain needs one domain per batch: use another order than mixed")
-            if self._domain not in (-1, int(domains[0])):
-                self.restore_source(ResetScope.ALL)
-            self._domain = int(domains[0])
-
-    def restore_source(self, scope: ResetScope = ResetScope.ALL) -> None:
-        """Go back to the source: weights and buffers, and with ``ALL`` also optimiser and method state."""
-        self.source.restore(self.backbone)
-        if scope is ResetScope.ALL:
-            self.adapter.reset()
-            if self.adapter.facts.needs_gradients:
-                self.updater.optimizer.load_state_dict(self._fresh_optimizer)
+    def _adaptation(self) -> Adaptation:
+        return Adaptation(self.backbone, self.adapter, self.updater, self.source, self._fresh_optimizer)
 
     def _host_figures(self) -> dict[str, float]:
         norm = self.updater.gradient_norm
@@ -201,6 +222,7 @@ class OnlineAdaptation(FrozenEvaluation):
         self.monitor.settle()
         if self.trainer.world_size > 1:
             self.monitor.add_up(self._summed, self.trainer.world_size)
+            self.estimates.track.totals.copy_(self._summed(self.estimates.track.totals))
             passes = self._summed(torch.tensor([self.cost.forwards, self.cost.backwards]))
             self.cost.forwards, self.cost.backwards = passes.tolist()
 
@@ -216,7 +238,8 @@ class OnlineAdaptation(FrozenEvaluation):
             "adapter": type(self.adapter).__name__,
             "source": self.source.values,
             "monitor": self.monitor.state_dict(),
-            "domain": self._domain,
+            "estimates": self.estimates.state_dict(),
+            "protocol": self.protocol.label,
             "forgetting": self.forgetting,
             "skipped_steps": self.updater.skipped_steps,
             "gradient_norm": math.nan if norm is None else float(norm),
@@ -230,7 +253,7 @@ class OnlineAdaptation(FrozenEvaluation):
         """Take it back.
 
         Raises:
-            InputError: If the checkpoint comes from another kind of run or another adapter.
+            InputError: If the checkpoint comes from another kind of run, another adapter or another protocol.
         """
         states = checkpoint.get("online_adaptation")
         name = type(self.adapter).__name__
@@ -242,9 +265,17 @@ class OnlineAdaptation(FrozenEvaluation):
             )
         if self.trainer.state.fn == TrainerFn.FITTING:
             self._resume(of_this_process(self.trainer, states))
+        else:  # a frozen evaluation follows no protocol, so whatever protocol the run had will do
+            weights = {k: v for k, v in checkpoint["state_dict"].items() if not k.startswith("protocol.")}
+            checkpoint["state_dict"] = weights | self.protocol.state_dict(prefix="protocol.")
 
     def _resume(self, state: dict[str, Any]) -> None:
         self._resumed = state
+        if state.get("protocol") != self.protocol.label:
+            raise InputError(
+                f"the checkpoint was made under protocol {state.get('protocol')}, this run's is {self.protocol.label}: "
+                "--ckpt_path resumes the very same run"
+            )
         try:
             self.monitor.load_state_dict(state["monitor"])
         except RuntimeError as error:
@@ -252,7 +283,8 @@ class OnlineAdaptation(FrozenEvaluation):
                 "the checkpoint is of a stream with other domains, classes or window: --ckpt_path resumes the very "
                 "same run"
             ) from error
-        self._domain, self.forgetting = state["domain"], state["forgetting"]
+        self.estimates.load_state_dict(state["estimates"])
+        self.forgetting = state["forgetting"]
         self.source.values = state["source"]
         self.source.restore(self.frozen.model)
         self.updater.skipped_steps = state["skipped_steps"]
@@ -271,12 +303,14 @@ class OnlineAdaptation(FrozenEvaluation):
         return {
             "adapter": type(self.adapter).__name__,
             "model": type(self.backbone).__name__,
-            "protocol": self.protocol,
+            "protocol": self.protocol.label,
             "num_classes": self.num_classes,
             **self.monitor.summary(),
             "skipped_steps": self.updater.skipped_steps,
             "parameter_drift": none_if_nan(float(self.source.drift(self.backbone))),
             "forgetting": self.forgetting,
+            "notes": self.adapter.notes(),
+            "estimates": self.estimates.summary(),
             "forwards_per_sample": self.cost.forwards / samples,
             "backwards_per_sample": self.cost.backwards / samples,
         }

@@ -6,6 +6,7 @@ from pytorch_lightning import Trainer
 
 from tta.adapters.base import Adapter
 from tta.errors import InputError
+from tta.resets import Never, PerBatch, PerDomain, ResetProtocol
 
 PRECISIONS = ("32-true", "bf16-mixed")
 """Others scale gradients that methods rely on, or round statistics and small steps away."""
@@ -25,12 +26,12 @@ def check_frozen_evaluation(trainer: Trainer) -> None:
         raise InputError("frozen evaluation runs in one process: use --trainer.devices 1")
 
 
-def check_adaptation(adapter: Adapter, protocol: str, trainer: Trainer, stream: Any) -> None:  # noqa: ANN401
+def check_adaptation(adapter: Adapter, protocol: ResetProtocol, trainer: Trainer, stream: Any) -> None:  # noqa: ANN401
     """Refuse an adaptation that cannot work, before the first batch.
 
     Args:
         adapter: The method.
-        protocol: When the run goes back to the source: ``continual``, ``per_domain`` or ``episodic``.
+        protocol: When the run goes back to the source.
         trainer: The trainer of the run.
         stream: The datamodule; its ``batch_size`` and ``domain_sizes()`` are used if it has them.
 
@@ -47,9 +48,9 @@ def _check_precision(trainer: Trainer) -> None:
         raise InputError(f"precision {trainer.precision} is not supported: use {' or '.join(PRECISIONS)}")
 
 
-def _check_protocol(adapter: Adapter, protocol: str, processes: int) -> None:
+def _check_protocol(adapter: Adapter, protocol: ResetProtocol, processes: int) -> None:
     facts, name = adapter.facts, type(adapter).__name__
-    if facts.needs_target_data and (protocol != "continual" or processes > 1):
+    if facts.needs_target_data and (not isinstance(protocol, Never) or processes > 1):
         raise InputError(
             f"{name} sees the whole stream before it predicts: use protocol continual and one process, or its online "
             "mode"
@@ -58,20 +59,26 @@ def _check_protocol(adapter: Adapter, protocol: str, processes: int) -> None:
         return
     if not facts.needs_gradients:
         raise InputError(f"{name} takes no gradient step, so processes share nothing: use --trainer.devices 1")
-    if protocol == "per_domain":
+    if isinstance(protocol, PerDomain):
         raise InputError("protocol per_domain needs one process: shards cross domain boundaries at other times")
+    if protocol.one_process:
+        raise InputError(
+            f"protocol {protocol.label} sees each process' share of the stream by itself: use --trainer.devices 1"
+        )
 
 
-def _check_sizes(adapter: Adapter, protocol: str, stream: Any) -> None:  # noqa: ANN401
+def _check_sizes(adapter: Adapter, protocol: ResetProtocol, stream: Any) -> None:  # noqa: ANN401
     needed, name = adapter.facts.smallest_domain, type(adapter).__name__
     batch = getattr(stream, "batch_size", None)
-    if protocol == "episodic" and batch is not None and batch < needed:
+    given = None if batch is None else protocol.stretch(batch)
+    if given is not None and given < needed:
+        gives = f"gives it batches of {batch}" if isinstance(protocol, PerBatch) else f"resets it after {given}"
         raise InputError(
-            f"{name} learns from {needed} samples and protocol episodic gives it batches of {batch}: use a larger "
-            "batch_size or a smaller support"
+            f"{name} learns from {needed} samples and protocol {protocol.label} {gives}: use a larger batch_size or a "
+            "smaller support"
         )
     sizes = getattr(stream, "domain_sizes", None)
-    if protocol != "per_domain" or sizes is None:
+    if not isinstance(protocol, PerDomain) or sizes is None:
         return
     for domain, size in sizes().items():
         if size < needed:

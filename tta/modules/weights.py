@@ -1,7 +1,10 @@
 """Read source weights, whatever file they come in."""
 
+import re
+import zipfile
 from collections.abc import Iterable
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -74,18 +77,48 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, OSError, EOFError, ValueError, KeyError, ImportError) as error:
+    except (SafetensorError, OSError) as error:
         raise InputError(f"cannot read weights from {path}: {first_line(error)}") from error
-    except Exception as error:
-        reason = first_line(error)
-        raise InputError(f"cannot read weights from {path} without running code from it: {reason}") from error
+    content = read_torch_file(path, "weights from")
     for key in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if not isinstance(content, dict):
         raise InputError(f"{path} holds a {type(content).__name__}: need a state dict, a mapping of names to tensors")
     return content
+
+
+def read_torch_file(path: Path, what: str) -> Any:  # noqa: ANN401  whatever was saved
+    """Content of a file that ``torch.save`` wrote: tensors and plain values. Nothing in it is run.
+
+    Args:
+        path: The file.
+        what: What it should be, for the message.
+
+    Raises:
+        InputError: If it is cut short, damaged, no such file, or holds anything else.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:  # torch itself does not compare check sums
+                if (damaged := archive.testzip()) is not None:
+                    raise InputError(f"cannot read {what} {path}: it is damaged ({damaged}): take another copy of it")
+    except InputError:
+        raise
+    except Exception as error:  # torch raises pickle's errors, which are no common family
+        raise InputError(f"cannot read {what} {path}: {_why_unreadable(error)}") from error
+    return content
+
+
+def _why_unreadable(error: Exception) -> str:
+    if isinstance(error, UnpicklingError):
+        if asked := re.search(r"GLOBAL (\S+)", str(error)):
+            return f"it asks to run {asked[1]}, which was refused: only tensors and plain values are read"
+        return "it is no file that torch.save wrote, or it holds more than tensors and plain values"
+    if isinstance(error, EOFError) or "PytorchStreamReader" in str(error):
+        return "it is cut short or damaged: take another copy of it, or an older one"
+    return first_line(error)
 
 
 def _load(model: nn.Module, values: dict[str, Tensor], path: Path) -> None:

@@ -4,12 +4,14 @@ from tta.monitor.budget import SourceBudget
 from tta.monitor.calibration import StreamCalibration
 from tta.monitor.collapse import Verdict, compare
 from tta.monitor.cost import CostMeter, peak_memory_mb
+from tta.monitor.estimates import EstimateTrack
 from tta.monitor.frozen import FrozenSource
 from tta.monitor.monitor import StreamMonitor, none_if_nan
 from tta.monitor.window import SampleWindow
 
 __all__ = (
     "CostMeter",
+    "EstimateTrack",
     "FrozenSource",
     "SampleWindow",
     "SourceBudget",

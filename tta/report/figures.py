@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tta.report.classes import draw_classes
+from tta.report.estimate_panel import draw_estimates
 from tta.report.panels import draw_panels
 from tta.report.run import FloatArray, Run
 from tta.report.style import (
@@ -46,9 +47,10 @@ def figures(run: Run) -> dict[str, Figure]:
     """Every figure that the run has data for, by name, in page order.
 
     Without labels there is no `domains` and no `calibration`; without a frozen source model its series are left out.
-    Keys: `accuracy`, `domains`, `classes`, the small panels of `tta.report.panels`, `calibration`.
+    Keys: `accuracy`, `estimates`, `domains`, `classes`, the small panels of `tta.report.panels`, `calibration`.
     """
-    drawn = {"accuracy": draw_accuracy(run), "domains": draw_domains(run), "classes": draw_classes(run)}
+    drawn = {"accuracy": draw_accuracy(run), "estimates": draw_estimates(run)}
+    drawn |= {"domains": draw_domains(run), "classes": draw_classes(run)}
     drawn |= draw_panels(run)
     drawn["calibration"] = draw_calibration(run)
     return {name: figure for name, figure in drawn.items() if figure is not None}

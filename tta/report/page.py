@@ -18,6 +18,8 @@ from tta.report.verdict import count, gain, paired_accuracy, percent, points, wr
 CAPTIONS = {
     "accuracy": "Accuracy over the last samples (the window). Bands are domains; the rows below show where the run was "
     "collapsed or below source, and each reset.",
+    "estimates": "Label-free estimates of accuracy, means over the window; the true accuracy, where it is known, shows "
+    "how far to trust them.",
     "domains": "Online accuracy on each domain's samples, adapted beside frozen.",
     "classes": "How the predictions spread over the classes while the stream runs. One dark row and an empty rest, "
     "where the other maps are spread out, is a collapse.",
@@ -27,6 +29,7 @@ UNLABELLED = "Without labels, agreement with the frozen source model stands in f
 MANY_DOMAINS = f" The {MOST_DOMAIN_ROWS} domains with the largest difference; the table has all."
 ALTS = {
     "accuracy": "Line chart of window accuracy against samples seen, adapted and frozen source, domains and events.",
+    "estimates": "Line chart of label-free estimates of accuracy against samples seen, and of the true one, if known.",
     "domains": "Bar chart of accuracy per domain, adapted beside frozen source. The table below has every value.",
     "classes": "Heat maps of the share of each class over the stream: adapted, frozen source, true labels, if known.",
     "calibration": "Reliability diagram: accuracy in ten bins of confidence, beside right and wrong samples per bin.",
@@ -171,7 +174,12 @@ def _sections(run: Run, sentence: str) -> list[Section]:
         )
 
     return [
-        Section("accuracy", "Over the stream" if unlabelled else "Accuracy over the stream", cards(["accuracy"]), ""),
+        Section(
+            "accuracy",
+            "Over the stream" if unlabelled else "Accuracy over the stream",
+            cards(["accuracy", "estimates"]),
+            "",
+        ),
         Section("domains", "Per domain", cards(["domains"]), "The stream has no labels, so no accuracy per domain."),
         Section("stability", "Stability and collapse", cards(["classes", *PANELS, "adapter"]), "Nothing was recorded."),
         Section("calibration", "Calibration", cards(["calibration"]), "The stream has no labels to calibrate against."),
