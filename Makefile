@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python
 
-.PHONY: demo test lint types imports check wheel clean
+.PHONY: demo test lint types imports check docs wheel clean
 
 demo: $(VENV)/.installed  ## train on digits, adapt online with every method, compare
 	OMP_NUM_THREADS=1 $(RUN) -m benchmarks.demo
@@ -23,6 +23,9 @@ imports: $(VENV)/.installed
 	$(VENV)/bin/lint-imports
 
 check: lint types imports test  ## everything that CI asks for
+
+docs: $(VENV)/.installed  ## the table of methods, from the code
+	$(RUN) -m tta.adapters.catalogue docs/adapters.md
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

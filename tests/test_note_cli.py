@@ -29,10 +29,12 @@ def adapt(weights: Path, folder: Path, *network: str, batch_size: int = 16) -> d
     images = ("--data.domains", "[contrast]", "--data.samples_per_domain", "70", "--data.batch_size", str(batch_size))
     small = ("--model.adapter.init_args.memory", "8", "--model.adapter.init_args.period", "8")
     own = ("--model.weights", str(weights), "--trainer.default_root_dir", str(folder), "--trainer.accelerator", "cpu")
-    assert main(["adapt", *parts, *network, *images, *small, *QUIET, *own]) == 0
+    limits = ("--trainer.limit_val_batches", "1")
+    assert main(["adapt", *parts, *network, *images, *small, *QUIET, *own, *limits]) == 0
     return json.loads((folder / "summary.json").read_text())
 
 
+@pytest.mark.usefixtures("pages_without_figures")
 def test_train_with_iabn_then_adapt(tmp_path: Path) -> None:
     weights = fit(tmp_path / "source")
     summary = adapt(weights, tmp_path / "run", *NETWORK)

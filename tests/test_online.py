@@ -125,6 +125,29 @@ def test_resume_with_every_optimizer(toy, optimizer):
     assert online.optimizer.state
 
 
+@pytest.mark.parametrize("optimizer", [torch.optim.Adagrad, torch.optim.Adam])
+def test_every_reset_gives_back_the_same_optimizer(toy, optimizer):
+    online = tta.online(toy, "tent", optimizer=optimizer, lr=0.05)
+    batches = torch.randn(3, 8, 5)
+    lives = []
+    for _ in range(3):
+        lives.append([online(x) for x in batches])
+        online.reset()
+    assert all(torch.equal(a, b) for life in lives[1:] for a, b in zip(lives[0], life, strict=True))
+
+
+def test_a_state_can_be_loaded_twice(toy):
+    online = tta.online(toy, "tent", lr=0.5)
+    batches = torch.randn(4, 8, 5)
+    online(batches[0])
+    saved = copy.deepcopy(online.state_dict())
+    lives = []
+    for _ in range(2):
+        online.load_state_dict(saved)
+        lives.append([online(x) for x in batches[1:]])
+    assert all(torch.equal(a, b) for a, b in zip(*lives, strict=True))
+
+
 def test_state_dict_does_not_follow_later_steps_once_copied(toy):
     online = tta.online(toy, "tent", lr=0.5)
     online(torch.randn(8, 5))

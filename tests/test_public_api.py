@@ -11,8 +11,10 @@ from torch import nn
 from torchvision.models import resnet18
 
 import tta
+import tta.estimates
 import tta.functional
 import tta.monitor
+import tta.resets
 
 ROOT = Path(__file__).parent.parent
 
@@ -22,7 +24,9 @@ def toy() -> nn.Sequential:
     return nn.Sequential(nn.Linear(5, 4), nn.LayerNorm(4), nn.Linear(4, 3))
 
 
-@pytest.mark.parametrize("modules", ["tta", "tta.adapters, tta.functional, tta.monitor, models"])
+@pytest.mark.parametrize(
+    "modules", ["tta", "tta.adapters, tta.estimates, tta.functional, tta.monitor, tta.resets, models"]
+)
 def test_import_brings_no_lightning(modules):
     code = (
         f"import sys, {modules}\n"
@@ -36,16 +40,17 @@ def test_import_brings_no_lightning(modules):
 def test_public_names():
     assert set(tta.__all__) == {"InputError", "OnlineModel", "list_adapters", "online"}
     assert all(hasattr(tta, name) for name in tta.__all__)
-    for package in (tta.adapters, tta.functional, tta.monitor):
+    for package in (tta.adapters, tta.estimates, tta.functional, tta.monitor, tta.resets):
         assert len(set(package.__all__)) == len(package.__all__)
         assert all(inspect.getdoc(getattr(package, name)) for name in package.__all__)
     assert issubclass(tta.InputError, ValueError)
 
 
 def test_lists_of_methods():
-    assert tta.list_adapters("s*") == ["sade", "sar", "source"]
-    every = {"bnstats", "eata", "itta", "labelshift", "metadmoe", "sade", "sar", "source", "tent"}
-    assert every <= set(tta.list_adapters())
+    assert tta.list_adapters("s*") == ["sade", "sar", "shot", "source"]
+    older = ["bnstats", "eata", "itta", "labelshift", "metadmoe", "sade", "sar", "source", "tent"]
+    newer = ["cmf", "cotta", "deyo", "eta", "guard", "lame", "memo", "note", "rdumb", "roid", "rotta", "shot", "t3a"]
+    assert tta.list_adapters() == sorted(older + newer)
 
 
 @pytest.mark.parametrize(
@@ -90,6 +95,10 @@ def test_nothing_to_adapt():
 PLAIN = [name for name in tta.list_adapters() if not tta.adapters.registry.adapter_class(name).facts.needs_companion]
 
 
+FEW = {"cotta": {"views_count": 2}, "guard": {"adapter": tta.adapters.Tent()}, "memo": {"count": 2}}
+"""A method to guard, and few views of each image."""
+
+
 @pytest.mark.parametrize("name", PLAIN)
 @pytest.mark.parametrize(
     "make",
@@ -97,8 +106,9 @@ PLAIN = [name for name in tta.list_adapters() if not tta.adapters.registry.adapt
     ids=["torchvision", "timm"],
 )
 def test_networks_of_others_work_with_every_method_that_needs_no_companion(name, make):
-    source = [torch.rand(4, 3, 64, 64)] if tta.adapters.registry.adapter_class(name).facts.needs_source_data else None
-    online = tta.online(make(), name, source=source)
+    cls = tta.adapters.registry.adapter_class(name)
+    source = [(torch.rand(10, 3, 64, 64), torch.arange(10))]
+    online = tta.online(make(), cls(**FEW.get(name, {})), source=source)
     for x in torch.rand(2, 4, 3, 64, 64):
         logits = online(x)
         assert logits.shape == (4, 10)

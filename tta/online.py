@@ -33,7 +33,8 @@ class OnlineModel(nn.Module):
     ``torch.inference_mode()`` if you like: gradients are enabled inside where the method needs them.
 
     ``state_dict()`` carries weights, optimiser, method and protocol state, and the source values that :meth:`reset`
-    goes back to; it loads with ``weights_only=True`` into an ``OnlineModel`` built the same way. To fine-tune
+    goes back to; it loads with ``weights_only=True`` into an ``OnlineModel`` built the same way, and raises
+    ``InputError``, before anything is taken over, where the network, method or protocol is another. To fine-tune
     afterwards, set ``track_running_stats`` of its batch normalisation layers again: methods that use batch statistics
     clear it.
 
@@ -151,6 +152,33 @@ class OnlineModel(nn.Module):
                     state[name] = fn(value)
         return self
 
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        *args: Any,  # noqa: ANN401  torch's own
+    ) -> None:
+        """Refuse another network's or method's state before any of it is taken over."""
+        if strict:
+            self._check_state(state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, *args)
+
+    def _check_state(self, state_dict: dict[str, Any], prefix: str) -> None:
+        remedy = "build the OnlineModel with the network, method and protocol that the state is of"
+        own = {prefix + name: value for name, value in self.state_dict().items()}
+        model = f"{prefix}model."
+        odd = own.keys() ^ {name for name in state_dict if name.startswith(prefix)}
+        if odd:
+            first = min(odd, key=lambda name: (not name.startswith(model), name))
+            where = "the state lacks" if first in own else "only the state has"
+            raise InputError(f"of {len(odd)} names that do not fit the first is {first!r}, which {where}: {remedy}")
+        for name, value in own.items():
+            if name.startswith(model) and value.shape != state_dict[name].shape:
+                shapes = f"{tuple(state_dict[name].shape)} in the state and {tuple(value.shape)} here"
+                raise InputError(f"{name!r} is {shapes}: {remedy}")
+
     def get_extra_state(self) -> dict[str, Any]:
         """Optimiser state and source values, tensors and plain types only."""
         optimizer = self.optimizer.state_dict() if self.optimizer is not None else None
@@ -159,8 +187,7 @@ class OnlineModel(nn.Module):
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Take over optimiser state and source values."""
-        if self.optimizer is not None:
-            self.optimizer.load_state_dict(state["optimizer"])
+        self.updater.restore(state["optimizer"])
         self._source.values = {name: tensor.clone() for name, tensor in state["source"].items()}
         self.resets, self._domain = state["resets"], state["domain"]
 

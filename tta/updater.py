@@ -69,9 +69,10 @@ class GuardedUpdater(ABC):
         return copy.deepcopy(self.optimizer.state_dict()) if self.has_optimizer else {}
 
     def restore(self, snapshot: dict[str, Any]) -> None:
-        """Take back what :meth:`snapshot` gave."""
+        """Take back what :meth:`snapshot` gave; it stays as it is, whatever steps follow."""
         if self.has_optimizer:
-            self.optimizer.load_state_dict(snapshot)
+            # Optimisers take over the tensors that they are given, and change them in place.
+            self.optimizer.load_state_dict(copy.deepcopy(snapshot))
 
     def any(self, flag: bool) -> bool:
         """One process: the flag itself."""

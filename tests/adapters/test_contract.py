@@ -39,7 +39,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     **{name: (name, {}) for name in tta.list_adapters()},
     "bnstats-mixture": ("bnstats", {"batch_weight": 0.3}),
     "bnstats-average": ("bnstats", {"batch_weight": 0.3, "accumulate": True}),
-    "cotta-no-views": ("cotta", {"threshold": 0.0, "loss": "cross_entropy", "select": "all"}),
+    "cotta-no-views": ("cotta", {"threshold": 0.0, "select": "all"}),
     "eata-no-anchor": ("eata", {"fisher_alpha": 0.0}),
     "itta-bank": ("itta", {"style_source": "bank", "affine": "channel"}),
     "itta-released": ("itta", {"released_protocol": True}),

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from tta.adapters.head import features_of, linear_head, logits_and_features
+from tta.adapters.head import features_of, linear_head, logits_and_features, parallel_heads
 from tta.errors import InputError
 
 
@@ -36,6 +36,15 @@ def test_head_by_name():
     model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
     assert linear_head(model) is model[1]
     assert linear_head(model, "0") is model[0]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "count"),
+    [([(5, 4), (4, 3), (4, 3)], 2), ([(4, 3), (5, 4), (4, 3)], 1), ([(5, 3), (3, 3), (3, 3)], 1), ([(4, 3)] * 3, 3)],
+)
+def test_heads_beside_the_head(sizes, count):
+    layers = [nn.Linear(*size) for size in sizes]
+    assert parallel_heads(nn.Sequential(*layers)) == layers[::-1][:count]
 
 
 def test_unknown_or_missing_head_is_refused():

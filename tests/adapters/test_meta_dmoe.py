@@ -78,7 +78,7 @@ def test_all_experts_are_asked(build: Make, stream: list[Tensor]) -> None:
 def test_support_is_what_a_domain_must_have() -> None:
     assert MetaDMoE(support=40).facts.smallest_domain == 40
     assert MetaDMoE(support=None).facts.smallest_domain == 1
-    assert MetaDMoE.facts.smallest_domain == 1
+    assert MetaDMoE.facts.smallest_domain == 24
 
 
 def test_state_with_more_images_than_before_loads(build: Make, stream: list[Tensor]) -> None:

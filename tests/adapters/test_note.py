@@ -147,6 +147,16 @@ def test_images_whose_logits_overflow_are_not_remembered(trained, images):
     assert torch.isfinite(model.last.loss)
 
 
+def test_masked_classes_do_not_keep_images_out(trained, images):
+    model = online(trained("bn"))
+    mask = torch.zeros(10).index_fill(0, torch.tensor([3, 4]), -torch.inf)
+    model.model.register_forward_hook(lambda module, inputs, output: output + mask)
+    model(images[:6])
+    assert len(model.adapter.memory) == 6
+    assert model.updater.skipped_steps == 0
+    assert torch.isfinite(model.last.loss)
+
+
 def test_figures_of_the_memory(trained, images):
     model = online(trained("bn"))
     model(images[:4])

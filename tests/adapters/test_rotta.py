@@ -154,15 +154,39 @@ def test_layers_other_than_batch_normalisation_train_too(layer_norm_toy, images)
     assert changed == {"1.weight", "1.bias"}
 
 
-def test_skipped_step_leaves_the_weights_of_the_teacher(toy, images):
+def test_skipped_step_leaves_weights_and_statistics_of_student_and_teacher(toy, images):
     online = adapted(toy)
     online(images[:4])
-    before = {name: value.clone() for name, value in online.adapter.teacher.values().items()}
+    tensors = [*online.model.state_dict().values(), *online.adapter.teacher.values().values()]
+    before = [tensor.clone() for tensor in tensors]
     updates = counted(online)
     updates.step = lambda: updates.discard() or False
     online(images[4:8])
-    after = online.adapter.teacher.values()
-    assert all(torch.equal(after[f"1.{name}"], before[f"1.{name}"]) for name in ("weight", "bias"))
+    assert all(torch.equal(old, new) for old, new in zip(before, tensors, strict=True))
+
+
+class Overflowing(nn.Module):
+    """Logits that are not finite for images that are brighter than any."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + torch.where(x.abs().amax(dim=1, keepdim=True) > 100.0, torch.inf, 0.0)
+
+
+def test_a_sample_whose_logits_overflow_is_counted_and_not_remembered(layer_norm_toy, images):
+    model = nn.Sequential(Overflowing(), layer_norm_toy)
+    online = adapted(model)
+    spoilt = torch.full((1, 5), 1000.0)
+    online(torch.cat([spoilt, images[:3]]))
+    assert online.updater.skipped_steps == 0
+    assert torch.isfinite(online.last.loss)
+    assert 0 < len(online.adapter.memory.contents()[0]) < 4
+    online.reset()
+    for _ in range(4):
+        online(spoilt)
+    assert online.last.loss is None
+    assert not online.adapter.memory.filled
+    online(images[:4])
+    assert torch.isfinite(online.last.loss)
 
 
 def test_another_image_size_is_refused_and_changes_nothing(images):

@@ -192,3 +192,12 @@ def test_values_out_of_range_are_refused(arguments, message):
 def test_a_model_with_nothing_below_its_head_is_refused():
     with pytest.raises(tta.InputError, match="SHOT: Sequential has no parameter below its head"):
         tta.online(nn.Sequential(nn.Flatten(), nn.Linear(4, 3)), "shot")
+
+
+def test_two_heads_beside_each_other_are_both_frozen():
+    model = nn.ModuleDict({"body": nn.Linear(5, 4), "head": nn.Linear(4, 3), "head_dist": nn.Linear(4, 3)})
+    SHOT().prepare(model)
+    assert {name for name, parameter in model.named_parameters() if parameter.requires_grad} == {
+        "body.weight",
+        "body.bias",
+    }

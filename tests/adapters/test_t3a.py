@@ -157,6 +157,28 @@ def test_logits_that_the_head_does_not_make_are_refused():
         tta.online(model, "t3a")(torch.randn(2, 4))
 
 
+class TwoHeads(nn.Module):
+    """The mean of two heads, as in distilled vision transformers."""
+
+    def __init__(self, both: bool) -> None:
+        super().__init__()
+        self.head = nn.Linear(4, 3)
+        self.head_dist = nn.Linear(4, 3)
+        self.both = both
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (self.head(x) + self.head_dist(x)) / 2 if self.both else self.head_dist(x)
+
+
+def test_two_heads_are_refused_unless_the_last_makes_the_logits():
+    online = tta.online(TwoHeads(both=True), "t3a")
+    before = online.adapter.templates.clone()
+    with pytest.raises(tta.InputError, match="logits are not what its last linear layer gives"):
+        online(torch.randn(2, 4))
+    assert torch.equal(online.adapter.templates, before)
+    assert tta.online(TwoHeads(both=False), "t3a")(torch.randn(2, 4)).shape == (2, 3)
+
+
 @pytest.mark.parametrize("kind", ["bn", "ln"])
 def test_bf16_rounds_features_and_not_templates(build, stream, kind):
     """One autocast block around the stream or one around each batch is the same."""

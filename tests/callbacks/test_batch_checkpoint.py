@@ -30,7 +30,7 @@ def test_a_failed_write_leaves_the_checkpoint_before(tmp_path: Path) -> None:
     path.parent.mkdir()
     torch.save({"batch": 1}, path)
     failing: Any = _Trainer(fail=True)
-    with pytest.raises(InputError, match="cannot write .*last.ckpt .*No space.*go on with"):
+    with pytest.raises(InputError, match=r"cannot write .*last\.ckpt .*No space.*go on with"):
         save_whole(failing, path)
     assert torch.load(path, weights_only=True) == {"batch": 1}
     working: Any = _Trainer(fail=False)

@@ -294,6 +294,15 @@ def test_disagreement_starts_again_when_other_weights_are_trained(net: Net) -> N
     assert float(estimate.update(net, x, -predicted(net, x))) == 1.0
 
 
+def test_disagreement_goes_back_to_a_state_with_fewer_weights(net: Net) -> None:
+    estimate, x = GeneralizedDisagreement(), images()
+    estimate.update(net, x, predicted(net, x))
+    early = copy.deepcopy(estimate.state_dict())
+    estimate.update(net, x, predicted(net, x))
+    estimate.load_state_dict(early)
+    assert torch.equal(estimate.weights, early["weights"])
+
+
 def test_confidence_is_the_mean_largest_probability() -> None:
     logits = torch.tensor([[math.log(3.0), 0.0], [0.0, 0.0]])
     estimate = AverageConfidence()

@@ -1,5 +1,6 @@
 """Files that are cut short, damaged or hostile are refused in one line, and nothing in them is run."""
 
+import copy
 import multiprocessing
 import os
 import pickle
@@ -130,11 +131,42 @@ def test_the_state_of_an_online_model_needs_no_trust(tmp_path: Path, trace: Path
     assert not trace.exists()
 
 
-def test_an_online_model_takes_a_state_of_its_own_kind_only() -> None:
-    narrow = tta.online(nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4), nn.Linear(4, 3)), "tent")
-    wide = tta.online(nn.Sequential(nn.Linear(4, 8), nn.LayerNorm(8), nn.Linear(8, 3)), "tent")
-    with pytest.raises((RuntimeError, ValueError)):
-        narrow.load_state_dict(wide.state_dict())
+def small(width: int = 4, *more: nn.Module, method: str = "tent") -> tta.OnlineModel:
+    network = nn.Sequential(nn.Linear(4, width), nn.LayerNorm(width), nn.Linear(width, 3), *more)
+    return tta.online(network, method, lr=0.1)
+
+
+OTHERS: dict[str, tuple[Callable[[], tta.OnlineModel], str]] = {
+    "wider": (lambda: small(8), r"'model\.0\.weight' is \(8, 4\) in the state and \(4, 4\) here: build the"),
+    "deeper": (
+        lambda: small(4, nn.Linear(3, 3)),
+        r"of 2 names .* is 'model\.3\.bias', which only the state has: build",
+    ),
+    "other method": (
+        lambda: small(method="sar"),
+        r"of 1 names .* is '.*adapter\.entropy_ema', which only the state has",
+    ),
+}
+
+
+@pytest.mark.parametrize("other", OTHERS)
+@pytest.mark.parametrize("part", [False, True])
+def test_an_online_model_takes_a_state_of_its_own_kind_only(other: str, part: bool) -> None:
+    """Alone or as a part of a module, nothing of another kind's state is taken over, the optimiser's neither."""
+    online, (make, message) = small(), OTHERS[other]
+    stranger = make()
+    for model in (online, stranger):
+        model(torch.rand(6, 4))
+    before = copy.deepcopy(online.state_dict())
+    hosts = [nn.Sequential(model) if part else model for model in (online, stranger)]
+    with pytest.raises(tta.InputError, match=message.replace("'model", "'0.model" if part else "'model")) as caught:
+        hosts[0].load_state_dict(hosts[1].state_dict())
+    assert len(str(caught.value).splitlines()) == 1
+    after = online.state_dict()
+    assert before.pop("_extra_state")["optimizer"]["state"].keys() == after["_extra_state"]["optimizer"]["state"].keys()
+    for state in (before, after):
+        state.pop("_extra_state", None)
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
 
 
 def test_a_companion_that_finds_no_room_leaves_the_one_before(tmp_path: Path) -> None:

@@ -2,18 +2,11 @@ import copy
 
 import pytest
 import torch
-from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 
+from tests.functional.batch_norms import LAYERS
 from tta.functional import batch_statistics, batch_statistics_only, mixed_batch_statistics
 
-LAYERS = {
-    "1d": (lambda: nn.BatchNorm1d(3), (6, 3)),
-    "1d-sequence": (lambda: nn.BatchNorm1d(3), (6, 3, 5)),
-    "2d": (lambda: nn.BatchNorm2d(3), (6, 3, 4, 4)),
-    "3d": (lambda: nn.BatchNorm3d(3), (4, 3, 2, 3, 3)),
-    "fused": (lambda: BatchNormAct2d(3), (6, 3, 4, 4)),
-}
 every_layer = pytest.mark.parametrize(("make", "shape"), LAYERS.values(), ids=LAYERS)
 
 

@@ -6,15 +6,8 @@ from timm.layers import BatchNormAct2d
 from torch import nn
 from torch.func import functional_call
 
+from tests.functional.batch_norms import LAYERS
 from tta.functional.robust_normalization import moved_statistics, robust_batch_statistics
-
-LAYERS = {
-    "1d": (lambda: nn.BatchNorm1d(3), (6, 3)),
-    "1d-sequence": (lambda: nn.BatchNorm1d(3), (6, 3, 5)),
-    "2d": (lambda: nn.BatchNorm2d(3), (6, 3, 4, 4)),
-    "3d": (lambda: nn.BatchNorm3d(3), (4, 3, 2, 3, 3)),
-    "fused": (lambda: BatchNormAct2d(3), (6, 3, 4, 4)),
-}
 
 
 def test_moved_statistics_by_hand():

@@ -22,6 +22,8 @@ from tta.estimates import (
 )
 from tta.online import OnlineModel
 
+pytestmark = pytest.mark.usefixtures("pages_without_figures")
+
 Make = Callable[..., Any]
 NAMES = ("aetta", "aetta_2", "generalized_disagreement", "average_confidence", "thresholded_confidence")
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 import tta
-from tta.adapters import Adapter, AdapterOutput, Updater
+from tta.adapters import ROID, Adapter, AdapterOutput, Tent, Updater
 from tta.callbacks import Recorder
 from tta.errors import InputError
 from tta.estimates import AETTA, AverageThresholdedConfidence
@@ -137,6 +137,32 @@ def test_episodic_protocol_treats_each_batch_as_the_first(
     for batch, logits in zip(stream.train_dataloader(), episodic.logits, strict=True):
         fresh = tta.online(copy.deepcopy(source), copy.deepcopy(host.adapter), lr=0.05)
         assert torch.equal(fresh(batch["image"]), logits)
+
+
+@undrawn
+def test_every_reset_gives_back_the_same_optimizer(
+    make_stream: Make, make_host: Make, make_trainer: Make, collect: Make
+) -> None:
+    episodic, stream = collect(), make_stream()
+    host = make_host(Tent(), protocol="episodic")
+    host.optimizer_factory = lambda parameters: torch.optim.Adagrad(parameters, lr=0.05)
+    source = copy.deepcopy(host.backbone)
+    make_trainer("run", episodic).adapt(host, stream)
+    for batch, logits in zip(stream.train_dataloader(), episodic.logits, strict=True):
+        fresh = tta.online(copy.deepcopy(source), "tent", optimizer=torch.optim.Adagrad, lr=0.05)
+        assert torch.equal(fresh(batch["image"]), logits)
+
+
+def test_source_weights_are_those_of_the_file_whenever_modes_were_set(
+    make_stream: Make, make_host: Make, make_trainer: Make, tmp_path: Path
+) -> None:
+    host = make_host(ROID(momentum_source=0.0))
+    values = {name: value + 0.1 for name, value in host.backbone.state_dict().items() if value.is_floating_point()}
+    torch.save({**host.backbone.state_dict(), **values}, tmp_path / "weights.pt")
+    host.weights = str(tmp_path / "weights.pt")
+    host.eval()
+    make_trainer().adapt(host, make_stream())
+    assert float(host.source.drift(host.backbone)) == 0.0
 
 
 @pytest.mark.parametrize("stage", ["test", "predict"])
@@ -371,6 +397,7 @@ def test_resuming_on_another_stream_is_refused(make_stream: Make, make_host: Mak
         make_trainer().adapt(make_host("tent"), make_stream(domains=["clean"]), ckpt_path="last")
 
 
+@undrawn
 def test_a_finished_run_is_left_as_it_is(
     make_stream: Make, make_host: Make, make_trainer: Make, tmp_path: Path
 ) -> None:

@@ -8,7 +8,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tta.adapters import AdapterOutput, Tent, Updater
+from tta.adapters import (
+    MEMO,
+    NOTE,
+    Adapter,
+    AdapterOutput,
+    Guard,
+    LabelShift,
+    LogitAdjustment,
+    MovingAverage,
+    RoTTA,
+    Tent,
+    Updater,
+)
 from tta.errors import InputError
 from tta.estimates import AverageConfidence
 from tta.modules.suitability import check_adaptation
@@ -24,7 +36,12 @@ from tta.resets import (
     StochasticRestore,
 )
 
+pytestmark = pytest.mark.usefixtures("pages_without_figures")
+
 Make = Callable[..., Any]
+
+
+POST_HOC = (LogitAdjustment(), MovingAverage("adapted"), None, [1.0] * 10)
 
 
 class Hungry(Tent):
@@ -85,6 +102,14 @@ def test_protocols_that_processes_cannot_keep_in_step_are_refused(protocol: Rese
         check_adaptation(Tent(), kept, Several(), None)  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"needs one process|use --trainer\.devices 1"):
         check_adaptation(Tent(), protocol, Several(), None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("adapter", [Guard(Tent()), LabelShift(MEMO(), *POST_HOC), MEMO(), NOTE(), RoTTA()])
+def test_methods_that_processes_cannot_share_are_refused(adapter: Adapter) -> None:
+    with pytest.raises(InputError, match=r"adapts to the images of one process alone: use --tr") as error:
+        check_adaptation(adapter, Never(), Several(), None)  # type: ignore[arg-type]
+    assert type(adapter).__name__ in str(error.value)
+    assert len(str(error.value).splitlines()) == 1
 
 
 def test_small_domains_do_not_matter_where_nothing_is_reset(

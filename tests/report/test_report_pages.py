@@ -62,7 +62,7 @@ def hostile(make_run: Callable[..., Path], tmp_path_factory: pytest.TempPathFact
         class_names=[HOSTILE] * 10,
         samples=256,
         flagged=7,
-        summary={"accuracy_paired": 0.5, "skipped_steps": 2},
+        summary={"accuracy_paired": 0.5, "skipped_steps": 2, "notes": ["sample 64: gives up"]},
     )
 
 
@@ -104,6 +104,10 @@ def test_partial_source_and_broken_images_are_noted(hostile_report: str) -> None
     assert "7 samples held non-finite pixels" in hostile_report
     assert "2 optimiser steps were skipped" in hostile_report
     assert "ran on a part of the samples" in hostile_report
+
+
+def test_what_the_method_has_to_tell_is_on_the_page(hostile_report: str) -> None:
+    assert ", sample 64: gives up." in hostile_report
 
 
 def test_empty_summary_still_makes_a_page(make_run: Callable[..., Path], tmp_path: Path) -> None:

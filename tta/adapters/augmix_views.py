@@ -31,9 +31,10 @@ class AugMixViews(nn.Module):
     and the mixture with the cropped image by a uniform one. Everything is drawn on the CPU from torch's global
     generator, so a seed gives the same views on every device.
 
-    Differs from the authors' code in arithmetic alone: theirs rounds to 8 bits after each change. torchvision's
-    ``v2.AugMix`` has coarser levels (at severity 1 it moves nothing) and changes one image at a time, which on images
-    of 32 pixels takes about four times as long.
+    Differs from the authors' code in arithmetic alone, theirs rounds to 8 bits after each change, and in what appears
+    behind a moved image: grey in all channels here, while their fill of 128 is a dark red, (128, 0, 0), to Pillow.
+    torchvision's ``v2.AugMix`` has coarser levels (at severity 1 it moves nothing) and changes one image at a time,
+    which on images of 32 pixels takes about four times as long.
 
     Args:
         crop: ``padded`` cuts the image's own size out of a black border of 4 pixels, as published for CIFAR;

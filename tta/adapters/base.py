@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tta.errors import InputError
+from tta.growing_buffers import GrowingBuffers
 
 
 class ResetScope(Enum):
@@ -44,6 +45,8 @@ class Facts:
         forwards: Forward passes of the model per sample, an upper bound; those of parts inside it do not count.
         backwards: Backward passes through the model per sample, an upper bound.
         changes_statistics: The method moves the running statistics of normalisation layers.
+        one_process: Processes cannot share the method: what it keeps of the stream, or the step that it takes, belongs
+            to the images of one of them.
         augments: The method draws random views of the images, which must lie in ``[0, 1]``: normalisation belongs into
             the model.
         trains: What the optimiser changes, in words.
@@ -64,6 +67,7 @@ class Facts:
     forwards: int = 1
     backwards: int = 0
     changes_statistics: bool = False
+    one_process: bool = False
     augments: bool = False
     trains: str = "nothing"
     paper: str = ""
@@ -117,18 +121,7 @@ class Updater(Protocol):
         """Mean of a tensor over processes, so that method state stays equal on all of them."""
 
 
-class Stateful(nn.Module):
-    """A module whose empty buffers take over the shape of what is loaded into them, and the other way round."""
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:  # noqa: ANN401
-        for name, buffer in self.named_buffers(recurse=False):
-            stored = state_dict.get(prefix + name)
-            if stored is not None and stored.shape != buffer.shape and 0 in (buffer.numel(), stored.numel()):
-                setattr(self, name, torch.empty_like(stored, device=buffer.device))
-        super()._load_from_state_dict(state_dict, prefix, *args)
-
-
-class Adapter(Stateful, ABC):
+class Adapter(GrowingBuffers, ABC):
     """A test-time adaptation method.
 
     A method writes a constructor whose typed arguments are its hyper-parameters, :meth:`prepare` and :meth:`adapt`.
@@ -212,7 +205,7 @@ class Adapter(Stateful, ABC):
         Returns:
             Logits, shape ``(B, C)``, float32.
         """
-        with torch.no_grad(), _told_if_too_few(len(x)):
+        with torch.no_grad(), told_if_too_few(len(x)):
             return checked_logits(model(x.nan_to_num(0.0, 0.0, 0.0)))
 
     def scalars(self) -> dict[str, Tensor]:
@@ -243,7 +236,7 @@ class Adapter(Stateful, ABC):
         """
         self._check_batch(x)
         finite = torch.isfinite(x).flatten(1).all(dim=1)
-        with _no_cast_cache(), _told_if_too_few(len(x)):
+        with _no_cast_cache(), told_if_too_few(len(x)):
             if bool(finite.all()):
                 output = self.adapt(model, x, updater)
             else:
@@ -262,7 +255,7 @@ class Adapter(Stateful, ABC):
             output = self.adapt(model, x[finite], updater) if bool(finite.any()) else None
         except ValueError as error:
             # So few finite samples are left that batch statistics fail: nobody learns from this batch.
-            if not _is_too_few(error):
+            if not is_too_few(error):
                 raise
             output = None
         if output is None:
@@ -282,16 +275,25 @@ class Adapter(Stateful, ABC):
         """
 
 
-def _is_too_few(error: ValueError) -> bool:
+def is_too_few(error: ValueError) -> bool:
+    """Whether batch normalisation says that it has one value per channel, which have no variance."""
     return "more than 1 value per channel" in str(error)
 
 
 @contextmanager
-def _told_if_too_few(size: int) -> Iterator[None]:
+def told_if_too_few(size: int) -> Iterator[None]:
+    """Say in the words of this library, within the context, that a batch is too small for batch statistics.
+
+    Args:
+        size: Samples in the batch.
+
+    Raises:
+        InputError: If it is.
+    """
     try:
         yield
     except ValueError as error:
-        if not _is_too_few(error):
+        if not is_too_few(error):
             raise
         raise InputError(
             f"a batch of {size} leaves one value per channel at a batch normalisation layer, too few for batch "

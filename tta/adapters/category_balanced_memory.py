@@ -3,12 +3,12 @@
 import math
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tta.errors import InputError
+from tta.growing_buffers import GrowingBuffers
 
 
 @dataclass
@@ -20,7 +20,7 @@ class _Item:
     """Row of the batch that brought it; ``None`` for what was there before."""
 
 
-class CategoryBalancedMemory(nn.Module):
+class CategoryBalancedMemory(GrowingBuffers):
     r"""Category-balanced sampling with timeliness and uncertainty (CSTU).
 
     Each of ``C`` predicted classes may hold items as long as it has fewer than ``capacity / C`` (which need not be a
@@ -65,6 +65,11 @@ class CategoryBalancedMemory(nn.Module):
         self.register_buffer("labels", torch.full((capacity,), -1))
         self.register_buffer("uncertainties", torch.zeros(capacity))
         self.register_buffer("ages", torch.zeros(capacity, dtype=torch.int64))
+
+    @property
+    def filled(self) -> bool:
+        """Whether it holds anything."""
+        return bool((self.labels >= 0).any())
 
     def clear(self) -> None:
         """Forget everything."""
@@ -153,9 +158,3 @@ class CategoryBalancedMemory(nn.Module):
         self.labels.copy_(torch.tensor([item.label for item in stored]))
         self.uncertainties.copy_(torch.tensor([item.uncertainty for item in stored]))
         self.ages.copy_(torch.tensor([item.age for item in stored]))
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:  # noqa: ANN401
-        # Empty or of the stream's image size when the state was saved.
-        if (stored := state_dict.get(f"{prefix}images")) is not None:
-            self.images = torch.empty_like(stored, device=self.images.device)
-        super()._load_from_state_dict(state_dict, prefix, *args)

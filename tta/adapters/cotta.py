@@ -3,11 +3,10 @@
 from dataclasses import replace
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tta.adapters.base import Adapter, AdapterOutput, Facts, Updater, _told_if_too_few, checked_logits
+from tta.adapters.base import Adapter, AdapterOutput, Facts, Updater, checked_logits, told_if_too_few
 from tta.adapters.entropy_minimization import no_contribution
 from tta.adapters.select import Select, layer_census
 from tta.adapters.views import CoTTAViews, Transform, random_views
@@ -15,6 +14,7 @@ from tta.adapters.weight_copy import WeightCopy
 from tta.errors import InputError
 from tta.functional.normalization import batch_statistics_only
 from tta.functional.soft_targets import reverse_cross_entropy, soft_cross_entropy
+from tta.seeds import derived_seed
 
 
 class CoTTA(Adapter):
@@ -28,8 +28,12 @@ class CoTTA(Adapter):
 
     Returned are the teacher's logits, from before the update. Student, teacher and source model normalise with batch
     statistics, so on BatchNorm networks each layer must see more than one value per channel; on others a batch of one
-    works. Every finite sample teaches. On constant logits both losses have a gradient of exactly zero. After a step
-    that was skipped for its gradients the teacher and the weights stay as they are.
+    works. Every finite sample teaches. On constant logits both losses have a gradient of exactly zero. So has
+    the plain cross-entropy while student and teacher are equal, as at the start, and see the same images: nothing is
+    learnt before the first batch of views. After a step that was skipped for its gradients the teacher and the weights
+    stay as they are.
+
+    Images must lie in ``[0, 1]``, normalisation being part of the model: views clip what lies outside.
 
     The views cost most: 32 further passes of every image that are taken only below the threshold, and the drawing of
     them, which takes one image at a time.
@@ -143,7 +147,7 @@ class CoTTA(Adapter):
 
     def predict(self, model: nn.Module, x: Tensor) -> Tensor:
         """Logits of the teacher, shape ``(B, C)``, float32, with the views of the next step where it takes some."""
-        with _told_if_too_few(len(x)):
+        with told_if_too_few(len(x)):
             return self._teach(model, x.nan_to_num(0.0, 0.0, 0.0))[0]
 
     def adapt(self, model: nn.Module, x: Tensor, updater: Updater) -> AdapterOutput:
@@ -194,7 +198,7 @@ class CoTTA(Adapter):
     @torch.no_grad()
     def _restore_at_random(self, model: nn.Module) -> None:
         source = self.source.values()
-        seed = int(np.random.SeedSequence((self.seed, int(self.step), self.views_count)).generate_state(1)[0])
+        seed = derived_seed(self.seed, int(self.step), self.views_count)
         generator = torch.Generator(self.step.device).manual_seed(seed)
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:

@@ -1,6 +1,5 @@
 """DeYO: entropy minimisation on samples whose prediction depends on the shape of the object."""
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -11,6 +10,7 @@ from tta.adapters.subset import subset_logits
 from tta.errors import InputError
 from tta.functional.entropy import softmax_entropy
 from tta.functional.patches import shuffled_patches
+from tta.seeds import derived_seed
 
 
 class DeYO(EntropyMinimization):
@@ -119,7 +119,7 @@ class DeYO(EntropyMinimization):
     @torch.no_grad()
     def _probability_difference(self, model: nn.Module, x: Tensor, logits: Tensor, certain: Tensor) -> Tensor:
         """PLPD of the certain samples, shape ``(B,)``; NaN for the others, which no threshold lets pass."""
-        state = int(np.random.SeedSequence((self.seed, int(self.shuffles))).generate_state(1)[0])
+        state = derived_seed(self.seed, int(self.shuffles))
         self.shuffles += 1
         difference = torch.full_like(logits[:, 0], torch.nan)
         if not bool(certain.any()):

@@ -19,6 +19,9 @@ from tta.functional.entropy import effective_classes
 HORIZON = 128
 """Probes over which the reported gain is averaged, exponentially."""
 
+EVEN = 64
+"""Probes of all classes that tell what the source model favours."""
+
 LARGEST = 256
 """Probes that go through the method as one batch, at most."""
 
@@ -41,11 +44,14 @@ class Guard(Adapter):
     2. lets the source model answer until the mean of the checks since then is not below zero, and
     3. counts as a failure: after ``failures`` of them the source model answers for good and nothing adapts.
 
-    With probability at least ``1 - level`` no alarm is ever raised while the adapted model is no more than
-    ``tolerance`` less accurate than the source model on the probes. How far probes are from the stream is no matter of
-    statistics: distortions that a spectrum cannot tell, such as elastic ones, are underestimated for both models.
+    With probability at least ``1 - level`` no alarm is ever raised as long as the adapted model is no more than
+    ``tolerance`` less accurate than the source model on the probes, those of a check being taken as independent given
+    the past. How far probes are from the stream is no matter of statistics: distortions that a spectrum cannot tell,
+    such as elastic ones, are underestimated for both models, and the class composition is estimated by the source
+    model, so poorly where that is mostly wrong.
 
-    Returned logits are those of the method, or of the source model. A batch of one, batches without reliable samples
+    Returned logits are those of the method, or of the source model, which also answers for samples whose adapted logits
+    are not finite. A batch of one, batches without reliable samples
     and constant logits are the method's matter. Resets that the method asks for are carried out here.
 
     Args:
@@ -74,6 +80,7 @@ class Guard(Adapter):
     facts = Facts(
         needs_source_labels=True,
         forwards=3,
+        one_process=True,
         trains="what the guarded method trains",
         paper="https://arxiv.org/abs/2507.08721",
     )
@@ -101,6 +108,8 @@ class Guard(Adapter):
             raise InputError(
                 f"adapter={'another Guard' if adapter else None}: give the method to guard, such as Guard(SAR())"
             )
+        if not 0.0 < level < 1.0:
+            raise InputError(f"level={level}: need 0 < level < 1")
         if failures < 1 or snapshots < 1 or probes < 8 or images < 1 or seed < 0 or not budget > 0.0:
             raise InputError(
                 f"failures={failures}, snapshots={snapshots}, probes={probes}, images={images}, seed={seed}, "
@@ -117,7 +126,9 @@ class Guard(Adapter):
         self.facts = replace(
             adapter.facts,
             needs_source_labels=True,
+            smallest_domain=max(adapter.facts.smallest_domain, NEIGHBOURS),
             forwards=adapter.facts.forwards + 1 + math.ceil(budget),
+            one_process=True,
         )
         self.register_buffer("serving", torch.zeros((), dtype=torch.bool))
         self.register_buffer("failed", torch.zeros((), dtype=torch.int64))
@@ -146,7 +157,10 @@ class Guard(Adapter):
 
     def observe_labelled_source(self, model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
         """Keep labelled source images."""
-        images, labels = zip(*batches, strict=True)
+        pairs = list(batches)
+        if not pairs:
+            raise InputError("source= gave no labelled image: the guard needs at least one of every class")
+        images, labels = zip(*pairs, strict=True)
         with torch.no_grad():
             classes = self._source_logits(model, images[0][:1]).shape[1]
         self.matched.fill(torch.cat(images), torch.cat(labels), classes)
@@ -186,7 +200,11 @@ class Guard(Adapter):
         self.samples += len(x)
         self.matched.see(x)
         self._check_if_due(model, x, updater)
-        return output if bool(self.serving) else replace(output, logits=self._source_logits(model, x))
+        broken = ~torch.isfinite(output.logits).all(dim=1)
+        if bool(self.serving) and not bool(broken.any()):
+            return output
+        frozen = self._source_logits(model, x)
+        return replace(output, logits=torch.where(broken[:, None], frozen, output.logits) if self.serving else frozen)
 
     def predict(self, model: nn.Module, x: Tensor) -> Tensor:
         """What the guard would answer now."""
@@ -224,14 +242,13 @@ class Guard(Adapter):
         if int(self.matched.seen) < NEIGHBOURS:
             return
         batch = min(len(x), LARGEST)
-        if not int(self.matched.answers):
-            self._calibrate(model)
+        if not int(self.matched.compared):
             self._check(model, x[:batch], math.ceil(self.matched.size / batch))
             self._judge(model, updater)
             return
         self.credit += self.budget * len(x)
         rounds = math.ceil(self.probes / batch)
-        cost = batch * (1 + 2 * rounds)
+        cost = batch * (1 + 2 * rounds) + EVEN
         if self.credit >= cost:
             self.credit -= cost
             self._check(model, x[:batch], rounds)
@@ -246,20 +263,14 @@ class Guard(Adapter):
         elif bool(self.serving) and float(self.gain) >= 0.0:
             self.snapshots.take(model, self.adapter, updater)
 
-    def _calibrate(self, model: nn.Module) -> None:
-        classes = self.matched.num_classes
-        uniform = torch.full((classes,), 1 / classes, device=self.matched.images.device)
-        images, labels = self.matched.draw(uniform, len(self.matched.images))
-        self.matched.learn(self._source_logits(model, images), labels, uniform)
-
     def _check(self, model: nn.Module, x: Tensor, rounds: int) -> None:
-        prior = self.matched.composition(self._source_logits(model, x))
+        even, _ = self.matched.draw(self.matched.uniform, EVEN)
+        prior = self.matched.composition(self._source_logits(model, x), self._source_logits(model, even))
         differences, answers = [], []
         for _ in range(rounds):
             images, labels = self.matched.draw(prior, len(x))
             adapted = self.adapter.predict(model, images).argmax(dim=1)
             frozen = self._source_logits(model, images)
-            self.matched.learn(frozen, labels, prior)
             differences.append((adapted == labels).float() - (frozen.argmax(dim=1) == labels).float())
             answers.append(adapted)
         found = torch.cat(differences)

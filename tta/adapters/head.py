@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import takewhile
 
 from torch import Tensor, nn
 
@@ -32,6 +33,27 @@ def linear_head(model: nn.Module, name: str | None = None) -> nn.Linear:
         some = ", ".join(list(found)[-5:]) or "none"
         raise InputError(f"head={name!r}: no linear layer of that name; the last ones are {some}")
     return found[name]
+
+
+def parallel_heads(model: nn.Module) -> list[nn.Linear]:
+    """The head, and those beside it, as distilled vision transformers have two and ensembles one per network.
+
+    Args:
+        model: The classifier.
+
+    Returns:
+        The last linear layer, and those before it in a row that turn as many features into as many classes. Alone
+        where these two numbers are equal, as such layers could follow each other.
+
+    Raises:
+        InputError: If there is no linear layer.
+    """
+    head = linear_head(model)
+    size = (head.in_features, head.out_features)
+    if size[0] == size[1]:
+        return [head]
+    layers = [layer for layer in model.modules() if isinstance(layer, nn.Linear)]
+    return list(takewhile(lambda layer: (layer.in_features, layer.out_features) == size, reversed(layers)))
 
 
 @contextmanager

@@ -4,10 +4,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tta.adapters.base import Stateful
 from tta.errors import InputError
-from tta.functional.label_shift import bias_corrected_temperature, expectation_maximization
+from tta.functional.label_shift import expectation_maximization
 from tta.functional.spectrum import Spectrum, match_spectrum, spectra
+from tta.growing_buffers import GrowingBuffers
+from tta.seeds import derived_seed
 
 RECENT = 128
 """Target images whose spectra probes are given."""
@@ -15,20 +16,23 @@ RECENT = 128
 NEIGHBOURS = 16
 """Recent images over whose spectra each probe's is averaged: few enough to be of one domain where domains mix."""
 
-SMALLEST = 1e-4
-"""Prior of a class in probes below which its logarithm is not taken further down."""
+HORIZON = 256
+"""Samples over which a model's usual prediction is averaged, exponentially."""
 
-CONCENTRATION = 1.1
+SMOOTHING = 0.01
+"""Added to the usual probability of every class."""
+
+CONCENTRATION = 1.2
 """Of the Dirichlet prior that keeps the composition of a small batch from being taken too literally."""
 
 
-class MatchedSource(Stateful):
+class MatchedSource(GrowingBuffers):
     """Draws labelled source images in the likeness of the stream: its power spectra and its classes.
 
     All state is in buffers of fixed size, images as bytes.
 
     Args:
-        size: Source images kept, and answers of the source model on probes that are remembered.
+        size: Source images kept.
         seed: Non-negative seed of draws and noise.
     """
 
@@ -38,10 +42,8 @@ class MatchedSource(Stateful):
     source_power: Tensor
     recent: Tensor
     seen: Tensor
-    logits: Tensor
-    priors: Tensor
-    answered: Tensor
-    answers: Tensor
+    usual: Tensor
+    compared: Tensor
     draws: Tensor
 
     def __init__(self, size: int, seed: int) -> None:
@@ -50,11 +52,10 @@ class MatchedSource(Stateful):
         self.seed = seed
         for name in ("images", "recent"):
             self.register_buffer(name, torch.empty(0, dtype=torch.uint8))
-        for name in ("labels", "answered"):
-            self.register_buffer(name, torch.empty(0, dtype=torch.int64))
-        for name in ("source_mean", "source_power", "logits", "priors"):
+        self.register_buffer("labels", torch.empty(0, dtype=torch.int64))
+        for name in ("source_mean", "source_power", "usual"):
             self.register_buffer(name, torch.empty(0))
-        for name in ("seen", "answers", "draws"):
+        for name in ("seen", "compared", "draws"):
             self.register_buffer(name, torch.zeros((), dtype=torch.int64))
 
     @property
@@ -63,9 +64,9 @@ class MatchedSource(Stateful):
         return len(self.images) > 0
 
     @property
-    def num_classes(self) -> int:
-        """Number of classes ``K``."""
-        return self.logits.shape[1]
+    def uniform(self) -> Tensor:
+        """The prior that gives every class its equal share, shape ``(K,)``."""
+        return torch.full_like(self.usual, 1 / len(self.usual))
 
     def fill(self, images: Tensor, labels: Tensor, num_classes: int) -> None:
         """Take over source images.
@@ -91,21 +92,21 @@ class MatchedSource(Stateful):
                 f"the {len(labels)} source images and the model's {num_classes} classes do not fit at class {odd}: "
                 "the guard needs at least one source image of every class"
             )
+        if self.size < num_classes:
+            raise InputError(f"images={self.size} for {num_classes} classes: the guard needs one of every class")
         order = labels.argsort(stable=True)
         rows = order[torch.linspace(0, len(labels) - 1, min(self.size, len(labels)), device=labels.device).long()]
         self.images = (images[rows] * 255).round().byte()
         self.labels = labels[rows]
-        whole = spectra(images).average()
+        whole = spectra(self.images.float() / 255).average()
         self.source_mean, self.source_power = whole.mean, whole.power
         self.recent = torch.zeros(RECENT, *images.shape[1:], dtype=torch.uint8, device=images.device)
-        self.logits = torch.zeros(self.size, num_classes, device=images.device)
-        self.priors = torch.zeros(self.size, num_classes, device=images.device)
-        self.answered = torch.zeros(self.size, dtype=torch.int64, device=images.device)
+        self.usual = torch.zeros(num_classes, device=images.device)
         self.reset()
 
     def reset(self) -> None:
         """Forget the stream."""
-        for buffer in (self.recent, self.seen, self.logits, self.priors, self.answered, self.answers, self.draws):
+        for buffer in (self.recent, self.seen, self.usual, self.compared, self.draws):
             buffer.zero_()
 
     def check(self, x: Tensor) -> None:
@@ -127,29 +128,32 @@ class MatchedSource(Stateful):
         self.recent[slots] = x
         self.seen += len(x)
 
-    def composition(self, logits: Tensor) -> Tensor:
-        """Classes of a batch: the most likely prior, given the source model's logits calibrated on recent probes.
+    def composition(self, logits: Tensor, on_probes: Tensor) -> Tensor:
+        """Classes of a batch, by how the source model's predictions differ from the usual ones.
+
+        The most likely prior of the batch relative to the average prediction, which takes out what the model favours on
+        such images whatever they are; once relative to the average over the last batches, once to that on probes of all
+        classes. Where both have fewer than half of the classes, the classes come in runs, and the less even one holds:
+        what a method suffers from is the concentration. Elsewhere the more even one, so that neither a new domain,
+        which changes what the model favours, nor what probes cannot imitate is taken for a new class balance.
 
         Args:
-            logits: Of the source model, shape ``(B, K)``.
+            logits: Of the source model on the batch, shape ``(B, K)``.
+            on_probes: Of the source model on probes drawn with a uniform prior, shape ``(n, K)``.
 
         Returns:
-            Probabilities, float32, shape ``(K,)``.
+            Probabilities, float32, shape ``(K,)``; nearly even at the first batch, which is itself the usual.
         """
         with torch.autocast(logits.device.type, enabled=False):
-            return self._most_likely(logits.float())
-
-    def _most_likely(self, logits: Tensor) -> Tensor:
-        known = min(int(self.answers), self.size)
-        uniform = torch.full_like(logits[0], 1 / self.num_classes)
-        temperature, bias = bias_corrected_temperature(
-            self.logits[:known],
-            self.answered[:known],
-            self.priors[:known].clamp_min(SMALLEST).log(),
-            torch.zeros_like(uniform),
-        )
-        posteriors = (logits / temperature + bias).softmax(dim=1)
-        return expectation_maximization(posteriors, uniform, concentration=CONCENTRATION)
+            posteriors = logits.float().softmax(dim=1)
+            weight = 1.0 - float(np.exp(-len(logits) / HORIZON)) if int(self.compared) else 1.0
+            self.usual.lerp_(posteriors.mean(dim=0), weight)
+            self.compared += len(logits)
+            usual = (self.usual, on_probes.float().softmax(dim=1).mean(dim=0))
+            priors = torch.stack([_relative(posteriors, average) for average in usual])
+        evenness = torch.special.entr(priors).sum(dim=1)
+        in_runs = bool((evenness.exp() < len(self.usual) / 2).all())
+        return priors[evenness.argmin() if in_runs else evenness.argmax()]
 
     def draw(self, prior: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """Labelled images in the likeness of the stream.
@@ -165,26 +169,26 @@ class MatchedSource(Stateful):
             return self._drawn(prior.float(), count)
 
     def _drawn(self, prior: Tensor, count: int) -> tuple[Tensor, Tensor]:
-        number = int(np.random.SeedSequence((self.seed, int(self.draws))).generate_state(1)[0])
+        number = derived_seed(self.seed, int(self.draws))
         generator = torch.Generator(self.images.device).manual_seed(number)
         self.draws += 1
         shares = prior / torch.bincount(self.labels, minlength=len(prior)).clamp_min(1)
         rows = torch.multinomial(shares[self.labels], count, replacement=True, generator=generator)
-        present = spectra(self.recent[: int(self.seen)].float() / 255)
-        models = torch.randint(len(present.mean), (count,), generator=generator, device=self.images.device)
-        target = present.neighbourhoods(models, NEIGHBOURS)
+        target = self._targets(count, generator)
         source = Spectrum(self.source_mean, self.source_power)
         return match_spectrum(self.images[rows].float() / 255, source, target, generator), self.labels[rows]
 
-    def learn(self, logits: Tensor, labels: Tensor, prior: Tensor) -> None:
-        """Remember what the source model said on probes.
+    def _targets(self, count: int, generator: torch.Generator) -> Spectrum:
+        """Spectra of images that came one after the other, as a batch of the stream: of one domain where it has one."""
+        known = min(int(self.seen), RECENT)
+        stretches = max(known // count, 1)
+        back = int(torch.randint(stretches, (1,), generator=generator, device=self.images.device)) * count
+        places = torch.arange(count, device=self.images.device) % known
+        rows = (int(self.seen) - 1 - back - places) % RECENT
+        return spectra(self.recent[:known].float() / 255).neighbourhoods(rows, NEIGHBOURS)
 
-        Args:
-            logits: Shape ``(n, K)``.
-            labels: Classes of the probes, int64, shape ``(n,)``.
-            prior: What they were drawn with, shape ``(K,)``.
-        """
-        logits, labels = logits[-self.size :], labels[-self.size :]
-        slots = (int(self.answers) + torch.arange(len(labels), device=labels.device)) % self.size
-        self.logits[slots], self.answered[slots], self.priors[slots] = logits, labels, prior
-        self.answers += len(labels)
+
+def _relative(posteriors: Tensor, usual: Tensor) -> Tensor:
+    usual = (usual + SMOOTHING) / (1.0 + SMOOTHING * len(usual))
+    ratio = expectation_maximization(posteriors, usual, concentration=CONCENTRATION) / usual
+    return ratio / ratio.sum()

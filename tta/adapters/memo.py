@@ -32,7 +32,8 @@ class MEMO(Adapter):
     Every image teaches, identical ones alike but for their views. On constant logits the gradient is zero but for
     rounding: as the head trains too, logits of 0 may become 1e-14. After a step skipped for a gradient that is not
     finite the image is predicted with source weights. Views are drawn anew for each image, from ``seed`` and the number
-    of images before it. The cost is ``count`` forward and backward passes for each image.
+    of images before it; images must lie in ``[0, 1]``, normalisation being part of the model, as views clip what lies
+    outside. The cost is ``count`` forward and backward passes for each image.
 
     Args:
         count: Views per image, at least 1: 64 is published for ImageNet, 32 for CIFAR.
@@ -63,6 +64,7 @@ class MEMO(Adapter):
         predicts_after=True,
         forwards=65,
         backwards=64,
+        one_process=True,
         augments=True,
         trains="all parameters, for each image anew",
         paper="https://arxiv.org/abs/2110.09506",

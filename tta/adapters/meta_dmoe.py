@@ -1,7 +1,7 @@
 """Meta-DMoE: one step of a student towards what experts of other domains make of a new one."""
 
 from dataclasses import replace
-from typing import Any, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -45,12 +45,14 @@ class MetaDMoE(Adapter):
         steps_per_batch=1,
         needs_companion=True,
         predicts_after=True,
+        smallest_domain=24,
         forwards=2,
         backwards=1,
         trains="all parameters of the student but its head",
         paper="https://arxiv.org/abs/2210.03885",
     )
 
+    growing = ("images",)
     images: Tensor
     taken: Tensor
 
@@ -126,9 +128,3 @@ class MetaDMoE(Adapter):
                     f"{tuple(target.shape)}: student and experts must be of one architecture"
                 )
             return F.mse_loss(features.float(), target.float())
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:  # noqa: ANN401
-        # As many images as were gathered when the state was saved.
-        if (stored := state_dict.get(f"{prefix}images")) is not None:
-            self.images = torch.empty_like(stored, device=self.images.device)
-        super()._load_from_state_dict(state_dict, prefix, *args)

@@ -5,17 +5,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from tta.adapters.base import Adapter, AdapterOutput, Facts, Updater, checked_logits
-from tta.adapters.entropy_minimization import no_contribution
 from tta.adapters.prediction_balanced_memory import PredictionBalancedReservoir
 from tta.adapters.select import Select, layer_census
 from tta.errors import InputError
 from tta.functional.entropy import softmax_entropy
 from tta.functional.normalization import batch_norm_layers
+from tta.seeds import derived_seed
 
 
 class NOTE(Adapter):
@@ -38,8 +37,8 @@ class NOTE(Adapter):
     The network should have been trained with instance-aware batch normalisation (IABN): ``models.with_iabn`` or the
     parts ``configs/model/*_iabn.yaml``, whose statistics follow each image. That is the larger half of the published
     gains. On plain batch normalisation the method runs, with running statistics that follow the stream slowly: a
-    strong shift is then normalised away only after hundreds of updates. With several processes each has a memory of
-    its own, and gradients are averaged.
+    strong shift is then normalised away only after hundreds of updates. Memory and running statistics are those of one
+    process.
 
     Args:
         memory: Images held, at least 2; 64 is published for all data sets.
@@ -72,6 +71,7 @@ class NOTE(Adapter):
         forwards=2,
         backwards=1,
         changes_statistics=True,
+        one_process=True,
         trains="affine parameters of batch normalisation layers",
         paper="https://arxiv.org/abs/2208.05117",
     )
@@ -135,17 +135,8 @@ class NOTE(Adapter):
             self._remember(rest[:rows], logits[-1])
             rest = rest[rows:]
             if int(self.images_seen) % self.period == 0 and len(self.memory) > 1:
-                updater.any(True)
                 losses.append(self._learn(model, updater))
-        self.sit_out(model, x, updater)
         return AdapterOutput(torch.cat(logits), loss=torch.stack(losses).mean() if losses else None)
-
-    def sit_out(self, model: nn.Module, x: Tensor, updater: Updater) -> None:
-        """Contribute zero gradients to the updates that other processes still have in this batch."""
-        while updater.any(False):
-            with torch.enable_grad():
-                updater.backward(no_contribution(model(x.nan_to_num(0.0, 0.0, 0.0))))
-            updater.step()
 
     def scalars(self) -> dict[str, Tensor]:
         """Images in memory, and predicted classes that have some."""
@@ -154,11 +145,10 @@ class NOTE(Adapter):
 
     def _remember(self, x: Tensor, logits: Tensor) -> None:
         """Offer the images to the memory; one whose logits overflowed would spoil every later update."""
-        usable = torch.isfinite(logits).all(dim=1).tolist()
+        usable = torch.isfinite(softmax_entropy(logits)).tolist()  # true of masked classes, whose logits are -inf
         for image, label, offered in zip(x, logits.argmax(dim=1).tolist(), usable, strict=True):
             if offered:
-                state = np.random.SeedSequence((self.seed, int(self.images_seen))).generate_state(1)[0]
-                generator = torch.Generator().manual_seed(int(state))
+                generator = torch.Generator().manual_seed(derived_seed(self.seed, int(self.images_seen)))
                 self.memory.add(image, label, logits.shape[1], generator)
             self.images_seen += 1
 

@@ -1,14 +1,13 @@
 """The memory of NOTE: prediction-balanced reservoir sampling."""
 
-from typing import Any
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tta.errors import InputError
+from tta.growing_buffers import GrowingBuffers
 
 
-class PredictionBalancedReservoir(nn.Module):
+class PredictionBalancedReservoir(GrowingBuffers):
     """A memory of images in which predicted classes have equal shares, and each class is a fair sample of its past.
 
     While there is room, every image is taken. Then an image of a class that holds fewer places than the largest does
@@ -24,6 +23,7 @@ class PredictionBalancedReservoir(nn.Module):
         https://arxiv.org/abs/2208.05117.
     """
 
+    growing = ("images", "classes")
     images: Tensor
     classes: Tensor
     seen: Tensor
@@ -96,13 +96,6 @@ class PredictionBalancedReservoir(nn.Module):
             return None
         places = (self.classes == giving).nonzero().flatten().tolist()
         return int(places[_draw(len(places), generator)])
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:  # noqa: ANN401
-        for name, buffer in self.named_buffers(recurse=False):
-            # As many images as were held when the state was saved.
-            if (stored := state_dict.get(prefix + name)) is not None and stored.shape != buffer.shape:
-                setattr(self, name, torch.empty_like(stored, device=buffer.device))
-        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 def _draw(count: int, generator: torch.Generator) -> int:

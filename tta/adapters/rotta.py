@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from tta.adapters.base import Adapter, AdapterOutput, Facts, Updater, checked_logits
 from tta.adapters.category_balanced_memory import CategoryBalancedMemory
-from tta.adapters.entropy_minimization import no_contribution
 from tta.adapters.select import Select
 from tta.adapters.views import CoTTAViews, Transform, random_views
 from tta.adapters.weight_copy import WeightCopy
@@ -33,9 +32,11 @@ class RoTTA(Adapter):
     Returned are the teacher's logits, from before the batch's updates. Samples are counted one by one: a batch may
     contain no update, one, or several, and a batch of one is nothing special. Costs are declared on average over a
     stream, with a full memory; a batch larger than ``update_every`` takes more than one step. All finite samples are
-    offered; identical ones differ by age alone and settle in their class's share. On constant logits nothing is
-    learnt, as the last layer passes no gradient on. Images must keep one size until a reset: others are refused. After
-    a step that was skipped for its gradients the teacher's weights stay as they are.
+    offered but those whose logits are not finite, which would never leave the memory; identical ones differ by age
+    alone and settle in their class's share. On constant logits nothing is learnt, as the last layer passes no gradient
+    on. Images must lie in ``[0, 1]``, normalisation being part of the model, as views clip what lies outside, and keep
+    one size until a reset: others are refused. A step that was skipped for its gradients leaves weights and running
+    statistics of both as they were. Memory and running statistics are those of one process.
 
     Args:
         alpha: Share of the memory in the statistics at an update, in ``[0, 1]``.
@@ -67,9 +68,11 @@ class RoTTA(Adapter):
     facts = Facts(
         needs_gradients=True,
         steps_per_batch=1,
+        smallest_domain=64,
         forwards=3,
         backwards=1,
         changes_statistics=True,
+        one_process=True,
         augments=True,
         trains="affine parameters of normalisation layers",
         paper="https://arxiv.org/abs/2303.13899",
@@ -144,20 +147,12 @@ class RoTTA(Adapter):
         labels, uncertainties = output.argmax(dim=1), softmax_entropy(output)
         losses = []
         for rows in self._up_to_updates(len(x)):
-            self.memory.add(x[rows], labels[rows], uncertainties[rows], output.shape[1])
+            kept = torch.isfinite(uncertainties[rows])  # NaN is never the worse score: it would stay for ever
+            self.memory.add(x[rows][kept], labels[rows][kept], uncertainties[rows][kept], output.shape[1])
             self.seen += rows.stop - rows.start
-            if int(self.seen) % self.update_every == 0:
-                updater.any(True)
+            if int(self.seen) % self.update_every == 0 and self.memory.filled:
                 losses.append(self._learn(model, updater))
-        self.sit_out(model, x, updater)
         return AdapterOutput(output, loss=torch.stack(losses).mean() if losses else None)
-
-    def sit_out(self, model: nn.Module, x: Tensor, updater: Updater) -> None:
-        """Contribute zero gradients to the updates that other processes still have in this batch."""
-        while updater.any(False):
-            with torch.enable_grad():
-                updater.backward(no_contribution(model(x.nan_to_num(0.0, 0.0, 0.0))))
-            self._step(model, updater)
 
     def scalars(self) -> dict[str, Tensor]:
         """Samples in the memory, and predicted classes that they are of."""
@@ -176,6 +171,7 @@ class RoTTA(Adapter):
 
     def _learn(self, model: nn.Module, updater: Updater) -> Tensor:
         images, ages = self.memory.contents()
+        before = [(buffer, buffer.clone()) for buffer in (*model.buffers(), *self.teacher.buffers())]
         views = random_views(images, self.views, (self.seed, int(self.seen)), count=1)[0]
         with robust_batch_statistics(model, self.alpha):
             with torch.no_grad():
@@ -185,9 +181,9 @@ class RoTTA(Adapter):
         with torch.enable_grad():
             loss = (torch.sigmoid(-ages) * soft_cross_entropy(logits, target)).mean()
             updater.backward(loss)
-        self._step(model, updater)
-        return loss.detach()
-
-    def _step(self, model: nn.Module, updater: Updater) -> None:
         if updater.step():
             self.teacher.follow(model, 1.0 - self.nu)
+        else:
+            for buffer, value in before:
+                buffer.copy_(value)
+        return loss.detach()

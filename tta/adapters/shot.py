@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from tta.adapters.base import Adapter, AdapterOutput, Facts, Updater, checked_logits
 from tta.adapters.entropy_minimization import mean_or_zero, no_contribution
-from tta.adapters.head import linear_head
+from tta.adapters.head import parallel_heads
 from tta.errors import InputError
 from tta.functional.information import information_maximization_loss
 
@@ -18,8 +18,9 @@ class SHOT(Adapter):
 
     The loss is :math:`\overline{H(p_i)} + \sum_k \bar p_k \ln(\bar p_k + 10^{-5}) + \theta\,\mathrm{CE}`, with the
     cross-entropy of the predicted classes over the samples of probability above ``confidence``, exactly zero over
-    nobody (the usual mean over nobody is NaN). The head, the "source hypothesis", is frozen. Eval mode: normalisation
-    uses source statistics, which stay.
+    nobody (the usual mean over nobody is NaN). The head, the "source hypothesis", is frozen, and so is a second one of
+    the same size beside it, as distilled vision transformers have. Eval mode: normalisation uses source statistics,
+    which stay.
 
     Returned logits are those from before the first step. A batch of one is predicted and teaches nothing: the
     entropy and the diversity of one sample cancel, and what is left, the pseudo-label alone, only confirms itself.
@@ -76,10 +77,11 @@ class SHOT(Adapter):
         Raises:
             InputError: If the model has no linear layer, or no parameter besides those of the last one.
         """
-        head = linear_head(model)
+        heads = parallel_heads(model)
         model.eval()
         model.requires_grad_(True)
-        head.requires_grad_(False)
+        for head in heads:
+            head.requires_grad_(False)
         if not self.trainable(model):
             raise InputError(f"SHOT: {type(model).__name__} has no parameter below its head, so nothing can adapt")
 

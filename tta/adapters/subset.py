@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from tta.adapters.base import _is_too_few
+from tta.adapters.base import is_too_few
 
 
 def subset_logits(model: nn.Module, x: Tensor, rows: Tensor, view: Callable[[Tensor], Tensor]) -> Tensor:
@@ -25,7 +25,7 @@ def subset_logits(model: nn.Module, x: Tensor, rows: Tensor, view: Callable[[Ten
     try:
         logits: Tensor = model(view(x[rows]))
     except ValueError as error:
-        if not _is_too_few(error):
+        if not is_too_few(error):
             raise
         logits = model(view(x))[rows]
     return logits

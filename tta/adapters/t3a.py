@@ -37,7 +37,7 @@ class T3A(Adapter):
 
     Raises:
         InputError: If ``filter_size`` is out of range; if the classifier has no linear head that takes one vector
-            per image and whose outputs are as many as the logits.
+            per image and whose outputs are the logits, as in distilled networks, which average two heads.
 
     References:
         Test-Time Classifier Adjustment Module for Model-Agnostic Domain Generalization, NeurIPS 2021,
@@ -49,7 +49,7 @@ class T3A(Adapter):
         loop and sorts without a rule for ties.
     """
 
-    facts = Facts(predicts_after=True, paper="https://openreview.net/forum?id=e_yvNqkJKAW")
+    facts = Facts(predicts_after=True, one_process=True, paper="https://openreview.net/forum?id=e_yvNqkJKAW")
 
     supports: Tensor
     entropies: Tensor
@@ -113,11 +113,21 @@ class T3A(Adapter):
                 return features @ self.templates.T
 
     def _pass(self, model: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
-        logits, features = logits_and_features(model, x)
+        made: list[Tensor] = []
+        handle = linear_head(model).register_forward_hook(lambda module, inputs, output: made.append(output.detach()))
+        try:
+            logits, features = logits_and_features(model, x)
+        finally:
+            handle.remove()
         if logits.shape[1] != len(self.rows):
             raise InputError(
                 f"T3A: the classifier returned {logits.shape[1]} logits and its last linear layer has {len(self.rows)} "
                 "outputs: give a classifier whose last linear layer makes the logits"
+            )
+        if not torch.allclose(made[-1].float(), logits, rtol=0.0, atol=0.0, equal_nan=True):
+            raise InputError(
+                "T3A: the classifier's logits are not what its last linear layer gives, which the templates replace: "
+                "give a classifier with one head (distilled ones have two), its outputs returned as they are"
             )
         return logits, features
 

@@ -3,10 +3,11 @@
 from collections.abc import Callable
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 from torchvision.transforms import v2
+
+from tta.seeds import derived_seed
 
 Transform = torch.nn.Module | Callable[[Tensor], Tensor]
 """From an image ``(C, H, W)`` in ``[0, 1]`` to one of a fixed size; draws from torch's global generator."""
@@ -182,7 +183,7 @@ def random_views(x: Tensor, transform: Transform, seed: tuple[int, ...], count: 
         ``count`` tensors of shape ``(B, C, h, w)``, in ``[0, 1]``.
     """
     devices = [x.device] if x.device.type == "cuda" else []
-    state = int(np.random.SeedSequence(seed).generate_state(1)[0])
+    state = derived_seed(*seed)
     # Blurring is a convolution, which autocast would round to half precision.
     with torch.random.fork_rng(devices), torch.autocast(x.device.type, enabled=False):
         torch.default_generator.manual_seed(state)

@@ -86,7 +86,8 @@ class WeightCopy(nn.Module):
         mine = self.values()
         for name, parameter in model.named_parameters():
             if name in mine:
-                mine[name].mul_(momentum).add_(parameter.detach(), alpha=1.0 - momentum)
+                # Not a sum of two products: equal weights must stay equal.
+                mine[name].lerp_(parameter.detach(), 1.0 - momentum)
 
     @torch.no_grad()
     def copy_from(self, other: "WeightCopy") -> None:

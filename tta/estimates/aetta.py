@@ -3,13 +3,13 @@
 import math
 from collections.abc import Iterable, Iterator, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from tta.errors import InputError
 from tta.estimates.base import AccuracyEstimate, predict_untouched
 from tta.functional.entropy import marginal_entropy
+from tta.seeds import derived_seed
 
 RATES = (0.01, 0.9)
 HALVINGS = 10
@@ -67,6 +67,7 @@ class AETTA(AccuracyEstimate):
 
     step: Tensor
     chosen: Tensor
+    growing = ("recent",)
     recent: Tensor
     average: Tensor
 
@@ -185,7 +186,7 @@ class AETTA(AccuracyEstimate):
         return self._compare(self._whole_passes(model, x, generator), logits)
 
     def _generator(self, device: torch.device) -> torch.Generator:
-        state = int(np.random.SeedSequence((self.seed, int(self.step))).generate_state(1)[0])
+        state = derived_seed(self.seed, int(self.step))
         return torch.Generator(device).manual_seed(state)
 
     @torch.no_grad()

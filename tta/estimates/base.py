@@ -2,14 +2,15 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from tta.growing_buffers import GrowingBuffers
 
-class AccuracyEstimate(nn.Module, ABC):
+
+class AccuracyEstimate(GrowingBuffers, ABC):
     """Estimates, from images and logits alone, how accurate a classifier is on what it sees now.
 
     A subclass writes :meth:`scores`. State lives in buffers, so that ``state_dict``, ``.to()`` and resuming just work;
@@ -64,14 +65,6 @@ class AccuracyEstimate(nn.Module, ABC):
 
     def reset(self) -> None:
         """Forget the stream, not the source. Estimates with state override this."""
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:  # noqa: ANN401
-        """Buffers that take their size from the stream take it from the stored state."""
-        for name, buffer in self.named_buffers(recurse=False):
-            stored = state_dict.get(prefix + name)
-            if stored is not None and stored.shape != buffer.shape:
-                setattr(self, name, torch.empty_like(stored, device=buffer.device))
-        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 @torch.no_grad()

@@ -37,6 +37,7 @@ class GeneralizedDisagreement(AccuracyEstimate):
     paper = "https://arxiv.org/abs/2106.13799"
     forwards = 1
 
+    growing = ("weights",)
     weights: Tensor
 
     def __init__(self, lag: int = 2) -> None:

@@ -29,7 +29,8 @@ def rbf_affinity(features: Tensor, neighbours: int = 5) -> Tensor:
         Shape ``(N, N)``, float32, in ``[0, 1]``, symmetric.
     """
     distances = _distances(features)
-    width = distances.kthvalue(min(neighbours, len(distances)), dim=1).values.mean()
+    # Not kthvalue, which on a GPU refuses to run under deterministic algorithms.
+    width = distances.topk(min(neighbours, len(distances)), dim=1, largest=False).values.amax(dim=1).mean()
     return torch.where(width > SMALLEST_WIDTH, torch.exp(-0.5 * (distances / width).square()), 0.0)
 
 

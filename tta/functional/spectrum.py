@@ -53,9 +53,9 @@ class Spectrum:
         horizontal = torch.linspace(0.0, 0.5, half, device=self.power.device)
         radius = (vertical[:, None].square() + horizontal.square()).sqrt()
         band = (radius / 0.5 * BANDS).long().clamp(max=BANDS - 1).flatten()
-        sums = torch.zeros(*self.power.shape[:-2], BANDS, device=self.power.device)
-        sums.index_add_(-1, band, self.power.flatten(-2))
-        levels = (sums / torch.bincount(band, minlength=BANDS).clamp_min(1)).clamp_min(SMALLEST).log()
+        # A product, as adding by index is not deterministic on a GPU.
+        members = torch.nn.functional.one_hot(band, BANDS).to(self.power.dtype)
+        levels = (self.power.flatten(-2) @ members / members.sum(dim=0).clamp_min(1)).clamp_min(SMALLEST).log()
         return torch.cat([levels.flatten(1), 10.0 * self.mean], dim=1)
 
 

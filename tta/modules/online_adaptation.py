@@ -1,5 +1,6 @@
 """The Lightning host of the online loop."""
 
+import copy
 import math
 from typing import Any, Literal
 
@@ -14,12 +15,13 @@ from tta.estimates.base import AccuracyEstimate
 from tta.modules.checks import checked_forward
 from tta.modules.estimation import StreamEstimates
 from tta.modules.frozen_evaluation import Batch, FrozenEvaluation
+from tta.modules.observation import show_to_estimates, show_to_method
 from tta.modules.processes import of_all_processes, of_this_process
 from tta.modules.suitability import check_adaptation, check_frozen_evaluation
 from tta.modules.updater import LightningUpdater
 from tta.modules.weights import load_weights
 from tta.monitor import CostMeter, FrozenSource, SourceBudget, StreamMonitor, none_if_nan
-from tta.online import labelled_source_images, source_images
+from tta.online import source_images
 from tta.resets import Adaptation, AdaptedClassifier, ResetProtocol, reset_protocol
 from tta.snapshot import SourceSnapshot
 
@@ -112,53 +114,32 @@ class OnlineAdaptation(FrozenEvaluation):
         if not self.adapter.facts.needs_gradients:
             return None
         optimizer = self.optimizer_factory(self.adapter.trainable(self.backbone))
-        self._fresh_optimizer = optimizer.state_dict()
+        self._fresh_optimizer = copy.deepcopy(optimizer.state_dict())
         return optimizer
 
     def on_fit_start(self) -> None:
-        """Bring the frozen source to the device, and show source images to methods that need them."""
+        """Bring the frozen source to the device, and show images to methods and estimates that need them first."""
         self.frozen.to(self.device)
         self.source.to(self.device)
-        if self._resumed is None:
-            self._show_source()
         self.estimates.to(self.device)
-        for estimates in (self.estimates, StreamEstimates(self.protocol.estimates, self.window)):
-            if self._resumed is None and estimates.needs_source_labels:
-                self._show_source_to(estimates)
-        if self._resumed is None and self.adapter.facts.needs_target_data:
+        if self._resumed is None:
+            self._show_images()
+
+    def _show_images(self) -> None:
+        predictor = AdaptedClassifier(self.adapter, self.backbone)
+        with self.cost.paused():
+            show_to_method(self.adapter, self.backbone, self._datamodule)
+            for estimates in (self.estimates, StreamEstimates(self.protocol.estimates, self.window)):
+                show_to_estimates(estimates, predictor, self._datamodule, self.device)
+        if self.adapter.facts.needs_target_data:
             stream = self._datamodule.train_dataloader()
             self.adapter.observe_target(self.backbone, source_images(stream, self.backbone), self.updater)
-
-    def _show_source(self) -> None:
-        facts, model = self.adapter.facts, self.backbone
-        if not (facts.needs_source_data or facts.needs_source_labels):
-            return
-        loader = getattr(self._datamodule, "source_dataloader", None)
-        if loader is None:
-            raise InputError(
-                f"{type(self.adapter).__name__} must see source images, and {type(self._datamodule).__name__} has no "
-                "source_dataloader(): add one, or turn that part off (EATA: fisher_alpha=0)"
-            )
-        with self.cost.paused():
-            if facts.needs_source_data:
-                self.adapter.observe_source(model, source_images(loader(), model))
-            if facts.needs_source_labels:
-                self.adapter.observe_labelled_source(model, labelled_source_images(loader(), model))
-
-    def _show_source_to(self, estimates: StreamEstimates) -> None:
-        loader = getattr(self._datamodule, "source_dataloader", None)
-        if loader is None:
-            raise InputError(
-                f"{', '.join(estimates.needs_source_labels)} must see labelled source images, and "
-                f"{type(self._datamodule).__name__} has no source_dataloader(): add one, or leave that estimate out"
-            )
-        with self.cost.paused():
-            estimates.observe_source(AdaptedClassifier(self.adapter, self.backbone), loader, self.device)
 
     def train(self, mode: bool = True) -> "OnlineAdaptation":
         """Keep the modes that the adapter set, whatever is asked: they are part of the method."""
         super().train(mode)
-        self.adapter.prepare(self.backbone)
+        if self._prepared:  # before that methods would take weights for the source's that are not loaded yet
+            self.adapter.prepare(self.backbone)
         return self
 
     # ---- the online loop ----------------------------------------------------------------------------------------

@@ -59,6 +59,8 @@ def _check_protocol(adapter: Adapter, protocol: ResetProtocol, processes: int) -
         return
     if not facts.needs_gradients:
         raise InputError(f"{name} takes no gradient step, so processes share nothing: use --trainer.devices 1")
+    if facts.one_process:
+        raise InputError(f"{name} adapts to the images of one process alone: use --trainer.devices 1")
     if isinstance(protocol, PerDomain):
         raise InputError("protocol per_domain needs one process: shards cross domain boundaries at other times")
     if protocol.one_process:
@@ -74,8 +76,8 @@ def _check_sizes(adapter: Adapter, protocol: ResetProtocol, stream: Any) -> None
     if given is not None and given < needed:
         gives = f"gives it batches of {batch}" if isinstance(protocol, PerBatch) else f"resets it after {given}"
         raise InputError(
-            f"{name} learns from {needed} samples and protocol {protocol.label} {gives}: use a larger batch_size or a "
-            "smaller support"
+            f"{name} learns from {needed} samples and protocol {protocol.label} {gives}: use a larger batch_size, "
+            "or arguments of the method that let it learn from fewer"
         )
     sizes = getattr(stream, "domain_sizes", None)
     if not isinstance(protocol, PerDomain) or sizes is None:
@@ -83,6 +85,6 @@ def _check_sizes(adapter: Adapter, protocol: ResetProtocol, stream: Any) -> None
     for domain, size in sizes().items():
         if size < needed:
             raise InputError(
-                f"{name} learns from {needed} samples of a domain and domain {domain!r} has {size}: use a smaller "
-                "support or more samples"
+                f"{name} learns from {needed} samples of a domain and domain {domain!r} has {size}: use more "
+                "samples, or arguments of the method that let it learn from fewer"
             )

@@ -14,7 +14,8 @@ class EstimateTrack(nn.Module):
     """Means of estimates over the window, and how far they lie from the accuracy there.
 
     Compared is one pair per batch, from the first full window on: the mean estimate over the samples of the window, and
-    the accuracy on them. State is in buffers of fixed size.
+    the accuracy on those of them whose labels are known by then: where labels come late, the older ones, and none
+    where they come later than a window. State is in buffers of fixed size.
 
     Args:
         names: What the estimates are called.

@@ -104,7 +104,7 @@ def _notices(run: Run) -> list[str]:
             "The frozen source model ran on a part of the samples; both accuracies are compared on that part "
             f"({percent(paired)} adapted there, {percent(accuracy)} on all samples)."
         )
-    return notices
+    return [*notices, *(f"{run.text('adapter')}, {note}." for note in run.summary.get("notes") or [])]
 
 
 def _tiles(run: Run) -> list[Tile]:

@@ -3,13 +3,13 @@
 from abc import abstractmethod
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from tta.adapters.base import AdapterOutput, ResetScope
 from tta.errors import InputError
 from tta.resets.base import Adaptation, ResetProtocol
+from tta.seeds import derived_seed
 
 
 class PartialRestore(ResetProtocol):
@@ -93,7 +93,7 @@ class StochasticRestore(PartialRestore):
 
     def masks(self, adaptation: Adaptation, parameters: Sequence[nn.Parameter]) -> list[Tensor]:
         """Independent draws."""
-        state = int(np.random.SeedSequence((self.seed, int(self.batches))).generate_state(1)[0])
+        state = derived_seed(self.seed, int(self.batches))
         self.batches += 1
         generators: dict[torch.device, torch.Generator] = {}
         masks = []
