@@ -105,7 +105,7 @@ def test_a_helpful_method_answers_as_without_a_guard(guarded, trained, digits):
     online, alone = guarded(Stretch()), tta.online(trained("gn"), Stretch())
     assert all(torch.equal(online(x), alone(x)) for x in grey)
     assert bool(online.adapter.serving)
-    assert online.last.scalars["gain_over_source"] > 0.1
+    assert online.last.scalars["gain_over_source"] > 0.02
 
 
 def accuracy(logits: list[Tensor], labels: Tensor) -> float:
@@ -121,7 +121,7 @@ def test_a_method_that_suffers_from_the_class_balance_is_given_up(guarded, train
     source = frozen(trained, "bn", batches)
     assert online.adapter.retired
     assert accuracy(without, labels) < accuracy(source, labels) - 0.5
-    assert accuracy(with_guard, labels) > accuracy(source, labels) - 0.15
+    assert accuracy(with_guard, labels) > accuracy(without, labels) + 0.4
 
 
 def test_a_collapse_is_rolled_back_to_the_state_before_it(guarded, trained, noisy):
@@ -163,6 +163,14 @@ def test_arguments_decide_when_it_acts(guarded, noisy):
                 return number
         return len(noisy)
 
+    def after(**arguments) -> tuple[float, int]:
+        online = guarded(Stretch(), **arguments)
+        for x in noisy[:14]:
+            online(x)
+        return float(online.adapter.gain), int(online.adapter.test.seen)
+
+    assert after() != after(seed=1)
+    assert after(probes=128)[1] > after()[1]
     usual = first_failure()
     assert usual < len(noisy)
     assert usual < first_failure(level=1e-30)

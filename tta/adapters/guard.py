@@ -52,7 +52,8 @@ class Guard(Adapter):
 
     Returned logits are those of the method, or of the source model, which also answers for samples whose adapted logits
     are not finite. A batch of one, batches without reliable samples
-    and constant logits are the method's matter. Resets that the method asks for are carried out here.
+    and constant logits are the method's matter. Resets that the method asks for are carried out here. Checks come after
+    the method's step, which stays if one fails, such as for want of memory.
 
     Args:
         adapter: The method to guard; always needed.

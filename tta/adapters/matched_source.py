@@ -22,8 +22,8 @@ HORIZON = 256
 SMOOTHING = 0.01
 """Added to the usual probability of every class."""
 
-CONCENTRATION = 1.2
-"""Of the Dirichlet prior that keeps the composition of a small batch from being taken too literally."""
+EVENNESS = 1 / 320
+"""Samples of each class, as a share of the batch, that are added to it: its composition is not taken too literally."""
 
 
 class MatchedSource(GrowingBuffers):
@@ -133,9 +133,10 @@ class MatchedSource(GrowingBuffers):
 
         The most likely prior of the batch relative to the average prediction, which takes out what the model favours on
         such images whatever they are; once relative to the average over the last batches, once to that on probes of all
-        classes. Where both have fewer than half of the classes, the classes come in runs, and the less even one holds:
-        what a method suffers from is the concentration. Elsewhere the more even one, so that neither a new domain,
-        which changes what the model favours, nor what probes cannot imitate is taken for a new class balance.
+        classes. Where both have fewer than half of the classes that a shuffled batch would show, classes come in runs,
+        and the less even one holds: what a method suffers from is the concentration. Elsewhere the more even one, so
+        that neither a new domain, which changes what the model favours, nor what probes cannot imitate is taken for a
+        new class balance. Rows that are not finite say nothing.
 
         Args:
             logits: Of the source model on the batch, shape ``(B, K)``.
@@ -144,6 +145,9 @@ class MatchedSource(GrowingBuffers):
         Returns:
             Probabilities, float32, shape ``(K,)``; nearly even at the first batch, which is itself the usual.
         """
+        logits = logits[torch.isfinite(logits).all(dim=1)]
+        if not len(logits):
+            return self.uniform
         with torch.autocast(logits.device.type, enabled=False):
             posteriors = logits.float().softmax(dim=1)
             weight = 1.0 - float(np.exp(-len(logits) / HORIZON)) if int(self.compared) else 1.0
@@ -152,7 +156,9 @@ class MatchedSource(GrowingBuffers):
             usual = (self.usual, on_probes.float().softmax(dim=1).mean(dim=0))
             priors = torch.stack([_relative(posteriors, average) for average in usual])
         evenness = torch.special.entr(priors).sum(dim=1)
-        in_runs = bool((evenness.exp() < len(self.usual) / 2).all())
+        classes = len(self.usual)
+        shuffled = classes * (1.0 - (1.0 - 1.0 / classes) ** len(logits))
+        in_runs = bool((evenness.exp() < shuffled / 2).all())
         return priors[evenness.argmin() if in_runs else evenness.argmax()]
 
     def draw(self, prior: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -190,5 +196,5 @@ class MatchedSource(GrowingBuffers):
 
 def _relative(posteriors: Tensor, usual: Tensor) -> Tensor:
     usual = (usual + SMOOTHING) / (1.0 + SMOOTHING * len(usual))
-    ratio = expectation_maximization(posteriors, usual, concentration=CONCENTRATION) / usual
+    ratio = expectation_maximization(posteriors, usual, concentration=1.0 + EVENNESS * len(posteriors)) / usual
     return ratio / ratio.sum()
