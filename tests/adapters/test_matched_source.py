@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from torch import Tensor
@@ -76,6 +78,18 @@ def test_what_a_model_says_at_all_times_is_no_class_balance(filled):
 def test_the_first_batch_is_taken_as_nearly_even(filled):
     logits = one_hot(torch.full((60,), 3))
     assert float(filled.composition(logits, one_hot(torch.arange(60) % 10)).max()) < 0.3
+
+
+def test_rows_that_are_not_finite_say_nothing(filled):
+    even = settled(filled)
+    usual = filled.usual.clone()
+    broken = torch.full((6, 10), float("nan"))
+    assert torch.equal(filled.composition(broken, even), filled.uniform)
+    assert torch.equal(filled.composition(even, broken), filled.uniform)
+    assert torch.equal(filled.usual, usual)
+    one_class = one_hot(torch.full((60,), 3))
+    expected = copy.deepcopy(filled).composition(one_class, even)
+    assert torch.equal(filled.composition(torch.cat([broken, one_class]), torch.cat([even, broken])), expected)
 
 
 def test_only_the_latest_images_are_remembered(filled, digits):

@@ -51,9 +51,9 @@ class Guard(Adapter):
     model, so poorly where that is mostly wrong.
 
     Returned logits are those of the method, or of the source model, which also answers for samples whose adapted logits
-    are not finite. A batch of one, batches without reliable samples
-    and constant logits are the method's matter. Resets that the method asks for are carried out here. Checks come after
-    the method's step, which stays if one fails, such as for want of memory.
+    are not finite. A batch of one, batches without reliable samples and constant logits are the method's matter. Resets
+    that the method asks for are carried out here. Checks come after the method's step, which stays if one fails, such
+    as for want of memory.
 
     Args:
         adapter: The method to guard; always needed.
@@ -243,7 +243,7 @@ class Guard(Adapter):
         if int(self.matched.seen) < NEIGHBOURS:
             return
         batch = min(len(x), LARGEST)
-        if not int(self.matched.compared):
+        if not int(self.matched.draws):
             self._check(model, x[:batch], math.ceil(self.matched.size / batch))
             self._judge(model, updater)
             return

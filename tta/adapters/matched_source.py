@@ -145,8 +145,8 @@ class MatchedSource(GrowingBuffers):
         Returns:
             Probabilities, float32, shape ``(K,)``; nearly even at the first batch, which is itself the usual.
         """
-        logits = logits[torch.isfinite(logits).all(dim=1)]
-        if not len(logits):
+        logits, on_probes = (x[torch.isfinite(x).all(dim=1)] for x in (logits, on_probes))
+        if not len(logits) or not len(on_probes):
             return self.uniform
         with torch.autocast(logits.device.type, enabled=False):
             posteriors = logits.float().softmax(dim=1)
