@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from tta.adapters.weight_copy import changeable
+from tta.adapters.weight_copy import copied, write_back
 from tta.functional.gradients import overall_norm
 
 
@@ -15,18 +15,15 @@ class SourceSnapshot:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self.values = {name: tensor.detach().clone() for name, tensor in changeable(model)}
+        self.values = copied(model)
 
     def to(self, device: torch.device) -> None:
         """Move the values."""
         self.values = {name: tensor.to(device) for name, tensor in self.values.items()}
 
-    @torch.no_grad()
     def restore(self, model: nn.Module) -> None:
         """Write the values back, in place."""
-        targets = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-        for name, value in self.values.items():
-            targets[name].copy_(value)
+        write_back(model, self.values)
 
     def drift(self, model: nn.Module) -> Tensor:
         r"""Relative distance of the trainable parameters from the source, :math:`\|\theta-\theta_0\|/\|\theta_0\|`."""

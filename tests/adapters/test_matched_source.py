@@ -30,7 +30,7 @@ def test_probes_have_the_classes_that_are_asked_for_and_the_looks_of_the_stream(
     filled.see(0.3 * digits[0][1000:1064])
     prior = torch.zeros(10)
     prior[[2, 5]] = torch.tensor([0.75, 0.25])
-    images, labels = filled.draw(prior, 400)
+    images, labels = filled.draw(prior, 400, filled.looks())
     assert images.shape == (400, 3, 32, 32)
     assert set(labels.tolist()) == {2, 5}
     assert float((labels == 2).float().mean()) == pytest.approx(0.75, abs=0.08)
@@ -45,7 +45,7 @@ def test_draws_are_of_the_seed_and_leave_the_global_generator_alone(digits):
         matched.fill(digits[0][:300], digits[1][:300], 10)
         matched.see(digits[0][1000:1064])
         before = torch.get_rng_state()
-        drawn.append(torch.cat([matched.draw(torch.full((10,), 0.1), 8)[0] for _ in range(2)]))
+        drawn.append(torch.cat([matched.draw(torch.full((10,), 0.1), 8, matched.looks())[0] for _ in range(2)]))
         assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(drawn[0], drawn[1])
     assert not torch.equal(drawn[0], drawn[2])
@@ -102,7 +102,7 @@ def test_only_the_latest_images_are_remembered(filled, digits):
 
 def test_a_single_image_in_memory_is_enough_to_draw(filled, digits):
     filled.see(digits[0][:1])
-    images, _ = filled.draw(torch.full((10,), 0.1), NEIGHBOURS)
+    images, _ = filled.draw(torch.full((10,), 0.1), NEIGHBOURS, filled.looks())
     assert torch.isfinite(images).all()
 
 

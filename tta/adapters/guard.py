@@ -265,11 +265,12 @@ class Guard(Adapter):
             self.snapshots.take(model, self.adapter, updater)
 
     def _check(self, model: nn.Module, x: Tensor, rounds: int) -> None:
-        even, _ = self.matched.draw(self.matched.uniform, EVEN)
+        looks = self.matched.looks()
+        even, _ = self.matched.draw(self.matched.uniform, EVEN, looks)
         prior = self.matched.composition(self._source_logits(model, x), self._source_logits(model, even))
         differences, answers = [], []
         for _ in range(rounds):
-            images, labels = self.matched.draw(prior, len(x))
+            images, labels = self.matched.draw(prior, len(x), looks)
             adapted = self.adapter.predict(model, images).argmax(dim=1)
             frozen = self._source_logits(model, images)
             differences.append((adapted == labels).float() - (frozen.argmax(dim=1) == labels).float())

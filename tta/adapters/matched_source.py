@@ -161,37 +161,41 @@ class MatchedSource(GrowingBuffers):
         in_runs = bool((evenness.exp() < shuffled / 2).all())
         return priors[evenness.argmin() if in_runs else evenness.argmax()]
 
-    def draw(self, prior: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    def looks(self) -> Spectrum:
+        """Spectra of the latest target images, each averaged over those most like it, by place in memory."""
+        known = min(int(self.seen), RECENT)
+        with torch.autocast(self.images.device.type, enabled=False):
+            rows = torch.arange(known, device=self.images.device)
+            return spectra(self.recent[:known].float() / 255).neighbourhoods(rows, NEIGHBOURS)
+
+    def draw(self, prior: Tensor, count: int, looks: Spectrum) -> tuple[Tensor, Tensor]:
         """Labelled images in the likeness of the stream.
+
+        They look like images that came one after the other, as a batch of the stream: of one domain where it has one.
 
         Args:
             prior: Probabilities of the classes, shape ``(K,)``.
             count: Number of images.
+            looks: What :meth:`looks` gave since the last image was seen.
 
         Returns:
             Images, float32, shape ``(count, C, H, W)``, in ``[0, 1]``, and their classes.
         """
-        with torch.autocast(self.images.device.type, enabled=False):
-            return self._drawn(prior.float(), count)
-
-    def _drawn(self, prior: Tensor, count: int) -> tuple[Tensor, Tensor]:
-        number = derived_seed(self.seed, int(self.draws))
-        generator = torch.Generator(self.images.device).manual_seed(number)
+        generator = torch.Generator(self.images.device).manual_seed(derived_seed(self.seed, int(self.draws)))
         self.draws += 1
-        shares = prior / torch.bincount(self.labels, minlength=len(prior)).clamp_min(1)
+        shares = prior.float() / torch.bincount(self.labels, minlength=len(prior)).clamp_min(1)
         rows = torch.multinomial(shares[self.labels], count, replacement=True, generator=generator)
-        target = self._targets(count, generator)
+        places = self._stretch(count, generator)
+        target = Spectrum(looks.mean[places], looks.power[places])
         source = Spectrum(self.source_mean, self.source_power)
         return match_spectrum(self.images[rows].float() / 255, source, target, generator), self.labels[rows]
 
-    def _targets(self, count: int, generator: torch.Generator) -> Spectrum:
-        """Spectra of images that came one after the other, as a batch of the stream: of one domain where it has one."""
+    def _stretch(self, count: int, generator: torch.Generator) -> Tensor:
         known = min(int(self.seen), RECENT)
         stretches = max(known // count, 1)
         back = int(torch.randint(stretches, (1,), generator=generator, device=self.images.device)) * count
-        places = torch.arange(count, device=self.images.device) % known
-        rows = (int(self.seen) - 1 - back - places) % RECENT
-        return spectra(self.recent[:known].float() / 255).neighbourhoods(rows, NEIGHBOURS)
+        numbers = torch.arange(count, device=self.images.device) % known
+        return (int(self.seen) - 1 - back - numbers) % RECENT
 
 
 def _relative(posteriors: Tensor, usual: Tensor) -> Tensor:

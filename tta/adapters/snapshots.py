@@ -1,12 +1,12 @@
 """The last good states of an adapting model."""
 
+import copy
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from tta.adapters.base import Adapter, Updater
-from tta.adapters.weight_copy import changeable
+from tta.adapters.weight_copy import copied, write_back
 
 
 class Snapshots:
@@ -22,24 +22,16 @@ class Snapshots:
 
     def take(self, model: nn.Module, adapter: Adapter, updater: Updater) -> None:
         """Add the present state."""
-        weights = {name: tensor.detach().clone() for name, tensor in changeable(model)}
-        method = {name: _copied(value) for name, value in adapter.state_dict().items()}
-        self.states.append({"model": weights, "method": method, "optimizer": updater.snapshot()})
+        method = copy.deepcopy(adapter.state_dict())
+        self.states.append({"model": copied(model), "method": method, "optimizer": updater.snapshot()})
         del self.states[: -self.kept]
 
-    @torch.no_grad()
     def go_back(self, model: nn.Module, adapter: Adapter, updater: Updater) -> bool:
         """Write the newest state back and remove it; ``False`` if there is none."""
         if not self.states:
             return False
         last = self.states.pop()
-        targets = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-        for name, value in last["model"].items():
-            targets[name].copy_(value)
+        write_back(model, last["model"])
         adapter.load_state_dict(last["method"])
         updater.restore(last["optimizer"])
         return True
-
-
-def _copied(value: Any) -> Any:  # noqa: ANN401  a method may keep plain types besides tensors
-    return value.detach().clone() if isinstance(value, Tensor) else value

@@ -1,6 +1,6 @@
 """A second set of weights for a model: a teacher, an anchor, a snapshot."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -33,9 +33,9 @@ class WeightCopy(nn.Module):
         """
         if self._names:
             return
-        for number, (name, tensor) in enumerate(changeable(model)):
+        for number, (name, value) in enumerate(copied(model).items()):
             self._names.append(name)
-            self.register_buffer(f"value{number}", tensor.detach().clone())
+            self.register_buffer(f"value{number}", value)
 
     def values(self) -> dict[str, Tensor]:
         """The values by the names that they have in the model."""
@@ -95,12 +95,9 @@ class WeightCopy(nn.Module):
         for mine, theirs in zip(self.buffers(recurse=False), other.buffers(recurse=False), strict=True):
             mine.copy_(theirs)
 
-    @torch.no_grad()
     def write_to(self, model: nn.Module) -> None:
         """Write the values into the model, in place."""
-        targets = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-        for name, value in self.values().items():
-            targets[name].copy_(value)
+        write_back(model, self.values())
 
 
 def changeable(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -109,3 +106,16 @@ def changeable(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
         if parameter.requires_grad:
             yield name, parameter
     yield from model.named_buffers()
+
+
+def copied(model: nn.Module) -> dict[str, Tensor]:
+    """The present values of :func:`changeable`, by name."""
+    return {name: tensor.detach().clone() for name, tensor in changeable(model)}
+
+
+@torch.no_grad()
+def write_back(model: nn.Module, values: Mapping[str, Tensor]) -> None:
+    """Write values of parameters and buffers into a model, in place, on whatever device they are."""
+    targets = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    for name, value in values.items():
+        targets[name].copy_(value)
