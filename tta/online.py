@@ -1,7 +1,7 @@
 """A classifier that adapts while it predicts: plain PyTorch, no Lightning, no configuration."""
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -14,6 +14,7 @@ from tta.adapters.registry import adapter_class
 from tta.errors import InputError
 from tta.resets import Adaptation, Never, ResetProtocol, reset_protocol
 from tta.snapshot import SourceSnapshot
+from tta.source_batches import device_of, show_source, source_images
 from tta.updater import TorchUpdater
 
 OptimizerFactory = Callable[[list[nn.Parameter]], Optimizer]
@@ -77,19 +78,18 @@ class OnlineModel(nn.Module):
                 f"{protocol.label}, or its online mode"
             )
         self.model = model
-        self.adapter = adapter.to(_device(model))
+        self.adapter = adapter.to(device_of(model))
         adapter.prepare(model)
         adapter.reset()
-        if source is not None and adapter.facts.needs_source_data:
-            source = source if adapter.facts.needs_source_labels is False else list(source)
-            adapter.observe_source(model, source_images(source, model))
-        if source is not None and adapter.facts.needs_source_labels:
-            adapter.observe_labelled_source(model, labelled_source_images(source, model))
+        if source is not None:
+            twice = adapter.facts.needs_source_data and adapter.facts.needs_source_labels
+            batches = list(source) if twice else source
+            show_source(adapter, model, lambda: batches)
         self._source = SourceSnapshot(model)
         self.optimizer = optimizer(adapter.trainable(model)) if adapter.facts.needs_gradients else None
         self.updater = TorchUpdater(self.optimizer)
         self._fresh_optimizer = self.updater.snapshot()
-        self.protocol = protocol.to(_device(model))
+        self.protocol = protocol.to(device_of(model))
         self.protocol.prepare(self._adaptation())
         self.protocol.reset()
         self.last: AdapterOutput | None = None
@@ -193,50 +193,6 @@ class OnlineModel(nn.Module):
 
     def _adaptation(self) -> Adaptation:
         return Adaptation(self.model, self.adapter, self.updater, self._source, self._fresh_optimizer)
-
-
-def _device(model: nn.Module) -> torch.device:
-    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-
-
-def source_images(batches: Iterable[Any], model: nn.Module) -> Iterator[Tensor]:
-    """Images of loader batches, on the model's device; images with NaN or infinite pixels are left out.
-
-    Args:
-        batches: Tensors, sequences whose first item is the images, or mappings with key ``image``.
-        model: The model whose device is used.
-    """
-    device = _device(model)
-    for batch in batches:
-        if isinstance(batch, Tensor):
-            images = batch
-        else:
-            images = batch["image"] if isinstance(batch, Mapping) else batch[0]
-        images = images.to(device)
-        finite = torch.isfinite(images).flatten(1).all(dim=1)
-        if bool(finite.any()):
-            yield images[finite]
-
-
-def labelled_source_images(batches: Iterable[Any], model: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
-    """Images and labels of loader batches, on the model's device; unlabelled and non-finite images are left out.
-
-    Args:
-        batches: Sequences whose first items are images and labels, or mappings with keys ``image`` and ``label``.
-        model: The model whose device is used.
-
-    Raises:
-        InputError: If a batch has no labels.
-    """
-    device = _device(model)
-    for batch in batches:
-        if isinstance(batch, Tensor) or (isinstance(batch, Mapping) and "label" not in batch) or len(batch) < 2:
-            raise InputError("source= has batches without labels: give pairs (images, labels), or keys image and label")
-        pair = (batch["image"], batch["label"]) if isinstance(batch, Mapping) else batch[:2]
-        images, labels = (tensor.to(device) for tensor in pair)
-        usable = torch.isfinite(images).flatten(1).all(dim=1) & (labels >= 0)
-        if bool(usable.any()):
-            yield images[usable], labels[usable]
 
 
 def online(

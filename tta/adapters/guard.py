@@ -138,7 +138,6 @@ class Guard(Adapter):
         self.register_buffer("samples", torch.zeros((), dtype=torch.int64))
         self.fresh: dict[str, Any] | None = None
         self.events: list[str] = []
-        self._spread = 0.0
 
     # ---- the contract --------------------------------------------------------------------------------------------
 
@@ -243,28 +242,28 @@ class Guard(Adapter):
         if int(self.matched.seen) < NEIGHBOURS:
             return
         batch = min(len(x), LARGEST)
-        if not int(self.matched.draws):
-            self._check(model, x[:batch], math.ceil(self.matched.size / batch))
-            self._judge(model, updater)
-            return
-        self.credit += self.budget * len(x)
         rounds = math.ceil(self.probes / batch)
-        cost = batch * (1 + 2 * rounds) + EVEN
-        if self.credit >= cost:
+        if int(self.matched.draws):
+            self.credit += self.budget * len(x)
+            cost = batch * (1 + 2 * rounds) + EVEN
+            if self.credit < cost:
+                return
             self.credit -= cost
-            self._check(model, x[:batch], rounds)
-            self._judge(model, updater)
+        else:
+            rounds = math.ceil(self.matched.size / batch)
+        self._judge(model, updater, self._check(model, x[:batch], rounds))
 
-    def _judge(self, model: nn.Module, updater: Updater) -> None:
+    def _judge(self, model: nn.Module, updater: Updater, spread: float) -> None:
         if self.test.alarm:
-            self._fail(model, updater)
+            self._fail(model, updater, spread)
         elif not bool(self.serving) and self.test.mean >= 0.0:
             self._note("serves the method", f"on {int(self.test.seen)} probes it is not worse than the source model")
             self.serving.fill_(True)
         elif bool(self.serving) and float(self.gain) >= 0.0:
             self.snapshots.take(model, self.adapter, updater)
 
-    def _check(self, model: nn.Module, x: Tensor, rounds: int) -> None:
+    def _check(self, model: nn.Module, x: Tensor, rounds: int) -> float:
+        """Compare both models on probes; over how many classes the adapted one spreads its answers."""
         looks = self.matched.looks()
         even, _ = self.matched.draw(self.matched.uniform, EVEN, looks)
         prior = self.matched.composition(self._source_logits(model, x), self._source_logits(model, even))
@@ -278,16 +277,16 @@ class Guard(Adapter):
         found = torch.cat(differences)
         self.test.update(found)
         self.gain.lerp_(found.mean(), 1.0 - math.exp(-len(found) / HORIZON))
-        self._spread = float(effective_classes(torch.bincount(torch.cat(answers), minlength=len(prior))))
+        return float(effective_classes(torch.bincount(torch.cat(answers), minlength=len(prior))))
 
-    def _fail(self, model: nn.Module, updater: Updater) -> None:
+    def _fail(self, model: nn.Module, updater: Updater, spread: float) -> None:
         self.failed += 1
         gap = -100 * float(self.gain)
         reason = f"on the last probes the method is {gap:.1f} points below the source model"
         what = (
             "gives up and serves the source model for good" if self.retired else "rolls back, serves the source model"
         )
-        self._note(what, f"{reason}, which it spreads over {self._spread:.1f} classes")
+        self._note(what, f"{reason}, which it spreads over {spread:.1f} classes")
         if self.retired or not self.snapshots.go_back(model, self.adapter, updater):
             self._to_source(model, updater, ResetScope.ALL)
         self.serving.fill_(False)

@@ -1,6 +1,6 @@
 """Label-free estimates of accuracy beside an adapting model."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from tta.errors import InputError
 from tta.estimates.base import AccuracyEstimate
 from tta.monitor.estimates import EstimateTrack, names_of
+from tta.source_batches import labelled_source_images
 
 
 class StreamEstimates:
@@ -33,20 +34,22 @@ class StreamEstimates:
         """Classes of the estimates that must see labelled source predictions."""
         return [type(estimate).__name__ for estimate in self.estimates if estimate.needs_source_labels]
 
-    def observe_source(self, model: nn.Module, load: Callable[[], Iterable[Any]], device: torch.device) -> None:
+    def observe_source(self, model: nn.Module, load: Callable[[], Iterable[Any]]) -> None:
         """Show labelled source images to the estimates that need them.
+
+        A last batch of one, which may be too small for batch statistics, is left out.
 
         Args:
             model: The classifier with source weights as it predicts.
             load: Gives mappings with ``image`` and ``label``; called once per estimate.
-            device: Of the model.
 
         Raises:
             InputError: If no labelled image is among them.
         """
         for estimate in self.estimates:
             if estimate.needs_source_labels:
-                estimate.observe_source(model, _labelled(load(), device))
+                pairs = enumerate(labelled_source_images(load(), model))
+                estimate.observe_source(model, (pair for number, pair in pairs if len(pair[1]) > (number > 0)))
 
     def update(self, model: nn.Module, x: Tensor, logits: Tensor, window_accuracy: float) -> dict[str, float]:
         """Estimate the accuracy on a batch.
@@ -89,17 +92,3 @@ class StreamEstimates:
         compared = self.track.summary().items()
         passes = (estimate.forwards for estimate in self.estimates)
         return {name: {**row, "forwards_per_sample": n} for (name, row), n in zip(compared, passes, strict=True)}
-
-
-def _labelled(batches: Iterable[Any], device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-    """Images with finite pixels and their known classes; a last batch of one, too small for batch statistics, is left.
-
-    Args:
-        batches: Mappings with ``image`` and ``label``.
-        device: Where they go.
-    """
-    for number, batch in enumerate(batches):
-        images, labels = batch["image"].to(device), batch["label"].to(device)
-        kept = torch.isfinite(images).flatten(1).all(dim=1) & (labels >= 0)
-        if int(kept.sum()) > (number > 0):
-            yield images[kept], labels[kept]

@@ -3,14 +3,13 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import torch
 from torch import nn
 
 from tta.adapters.base import Adapter
 from tta.errors import InputError
 from tta.modules.estimation import StreamEstimates
-from tta.online import labelled_source_images, source_images
 from tta.resets import AdaptedClassifier
+from tta.source_batches import show_source
 
 
 def show_to_method(adapter: Adapter, model: nn.Module, datamodule: Any) -> None:  # noqa: ANN401  as Lightning types it
@@ -28,17 +27,13 @@ def show_to_method(adapter: Adapter, model: nn.Module, datamodule: Any) -> None:
     if not (facts.needs_source_data or facts.needs_source_labels):
         return
     load = _loader(datamodule, type(adapter).__name__, "source images", "turn that part off (EATA: fisher_alpha=0)")
-    if facts.needs_source_data:
-        adapter.observe_source(model, source_images(load(), model))
-    if facts.needs_source_labels:
-        adapter.observe_labelled_source(model, labelled_source_images(load(), model))
+    show_source(adapter, model, load)
 
 
 def show_to_estimates(
     estimates: StreamEstimates,
     predictor: AdaptedClassifier,
     datamodule: Any,  # noqa: ANN401
-    device: torch.device,
 ) -> None:
     """Show labelled source images to the estimates that need some.
 
@@ -46,14 +41,13 @@ def show_to_estimates(
         estimates: The estimates.
         predictor: The classifier with source weights as it predicts.
         datamodule: Its ``source_dataloader()`` gives mappings with ``image`` and ``label``.
-        device: Of the classifier.
 
     Raises:
         InputError: If an estimate needs some and the datamodule has none.
     """
     if names := estimates.needs_source_labels:
         load = _loader(datamodule, ", ".join(names), "labelled source images", "leave that estimate out")
-        estimates.observe_source(predictor, load, device)
+        estimates.observe_source(predictor, load)
 
 
 def _loader(datamodule: Any, who: str, what: str, remedy: str) -> Callable[[], Iterable[Any]]:  # noqa: ANN401

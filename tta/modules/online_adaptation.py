@@ -21,9 +21,9 @@ from tta.modules.suitability import check_adaptation, check_frozen_evaluation
 from tta.modules.updater import LightningUpdater
 from tta.modules.weights import load_weights
 from tta.monitor import CostMeter, FrozenSource, SourceBudget, StreamMonitor, none_if_nan
-from tta.online import source_images
 from tta.resets import Adaptation, AdaptedClassifier, ResetProtocol, reset_protocol
 from tta.snapshot import SourceSnapshot
+from tta.source_batches import source_images
 
 
 class OnlineAdaptation(FrozenEvaluation):
@@ -130,7 +130,7 @@ class OnlineAdaptation(FrozenEvaluation):
         with self.cost.paused():
             show_to_method(self.adapter, self.backbone, self._datamodule)
             for estimates in (self.estimates, StreamEstimates(self.protocol.estimates, self.window)):
-                show_to_estimates(estimates, predictor, self._datamodule, self.device)
+                show_to_estimates(estimates, predictor, self._datamodule)
         if self.adapter.facts.needs_target_data:
             stream = self._datamodule.train_dataloader()
             self.adapter.observe_target(self.backbone, source_images(stream, self.backbone), self.updater)
