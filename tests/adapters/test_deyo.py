@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 import tta
 from tta.adapters import DeYO, Select
+from tta.functional.forward_record import checking, played_back
 
 LN3 = math.log(3)
 
@@ -27,8 +28,14 @@ def entropies(logits: Tensor) -> Tensor:
 
 
 def inputs_of(model: nn.Module) -> list[Tensor]:
+    """What goes through the model from now on, checks and graphs that are built from a record left out."""
     seen: list[Tensor] = []
-    model.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
+
+    def note(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+        if not checking() and not played_back():
+            seen.append(inputs[0])
+
+    model.register_forward_hook(note)
     return seen
 
 

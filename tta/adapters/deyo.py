@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from tta.adapters.base import AdapterOutput, Facts, Updater, checked_logits
+from tta.adapters.base import AdapterOutput, Facts, Updater
 from tta.adapters.entropy_minimization import EntropyMinimization, check_positive, entropy_margin, mean_or_zero
+from tta.adapters.first_pass import FirstPass, FirstPasses
 from tta.adapters.select import Select
 from tta.adapters.subset import subset_logits
 from tta.errors import InputError
@@ -84,31 +85,41 @@ class DeYO(EntropyMinimization):
         self.plpd_threshold = plpd_threshold
         self.patches = patches
         self.seed = seed
+        self.passes = FirstPasses()
         self.register_buffer("shuffles", torch.tensor(0))
 
+    def prepare(self, model: nn.Module) -> None:
+        """As all entropy minimisation."""
+        super().prepare(model)
+        self.passes.prepare()
+
     def reset(self) -> None:
-        """Back to the first shuffle."""
+        """Back to the first shuffle, and forget how many samples were reliable."""
         self.shuffles.zero_()
+        self.passes.reset()
 
     def adapt(self, model: nn.Module, x: Tensor, updater: Updater) -> AdapterOutput:
         """One step on the reliable samples, if there are any."""
-        with torch.enable_grad():
-            logits = model(x)
-            output = checked_logits(logits)
-            entropy = softmax_entropy(logits)
-            certain = entropy.detach() < entropy_margin(self.margin, logits)
-            if not updater.any(bool(certain.any())):
-                return AdapterOutput(output, reliable=certain)
-            difference = self._probability_difference(model, x, output, certain)
+        first = self.passes.take(model, x)
+        certain = softmax_entropy(first.logits) < entropy_margin(self.margin, first.logits)
+        reliable, loss = certain, None
+        if updater.any(bool(certain.any())):
+            difference = self._probability_difference(model, x, first.logits, certain)
             reliable = difference > self.plpd_threshold
-            if not updater.any(bool(reliable.any())):
-                return AdapterOutput(output, reliable=reliable)
-            kept = entropy[reliable]
-            weights = (entropy_margin(self.weight_margin, logits) - kept.detach()).exp() + difference[reliable].exp()
-            loss = mean_or_zero(weights * kept, logits)
+            if updater.any(bool(reliable.any())):
+                loss = self._step(first, reliable, difference[reliable], updater)
+        self.passes.observe(reliable)
+        return AdapterOutput(first.logits, loss=loss, reliable=reliable)
+
+    def _step(self, first: FirstPass, reliable: Tensor, difference: Tensor, updater: Updater) -> Tensor:
+        with torch.enable_grad():
+            logits = first.graph(reliable)
+            entropy = softmax_entropy(logits)
+            weights = (entropy_margin(self.weight_margin, logits) - entropy.detach()).exp() + difference.exp()
+            loss = mean_or_zero(weights * entropy, logits)
             updater.backward(loss)
         updater.step()
-        return AdapterOutput(output, loss=loss.detach(), reliable=reliable)
+        return loss.detach()
 
     def sit_out(self, model: nn.Module, x: Tensor, updater: Updater) -> None:
         """Contribute zero gradients if other processes have something to learn, and count shuffles as they do."""

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tta.adapters.base import AdapterOutput, Updater, checked_logits
+from tta.adapters.base import AdapterOutput, Updater
 from tta.adapters.entropy_minimization import (
     EntropyMinimization,
     check_positive,
@@ -12,6 +12,7 @@ from tta.adapters.entropy_minimization import (
     mean_or_zero,
     no_contribution,
 )
+from tta.adapters.first_pass import FirstPasses
 from tta.adapters.select import Select
 from tta.functional.entropy import softmax_entropy
 
@@ -35,11 +36,18 @@ class ReliableEntropy(EntropyMinimization):
         check_positive(margin=margin, redundancy=redundancy)
         self.margin = margin
         self.redundancy = redundancy
+        self.passes = FirstPasses()
         self.register_buffer("mean_prediction", torch.empty(0))
 
+    def prepare(self, model: nn.Module) -> None:
+        """As all entropy minimisation."""
+        super().prepare(model)
+        self.passes.prepare()
+
     def reset(self) -> None:
-        """Forget the moving average of predictions."""
+        """Forget the moving average of predictions, and how many samples were selected."""
         self.mean_prediction = self.mean_prediction.new_empty(0)
+        self.passes.reset()
 
     def penalty(self, model: nn.Module) -> Tensor | float:
         """What is added to the loss of every step."""
@@ -47,19 +55,20 @@ class ReliableEntropy(EntropyMinimization):
 
     def adapt(self, model: nn.Module, x: Tensor, updater: Updater) -> AdapterOutput:
         """One step on the selected samples, if there are any."""
+        first = self.passes.take(model, x)
+        margin = entropy_margin(self.margin, first.logits)
+        selected = self._select(softmax_entropy(first.logits), first.logits.softmax(dim=1), margin, updater)
+        self.passes.observe(selected)
+        if not updater.any(bool(selected.any())):
+            return AdapterOutput(first.logits, reliable=selected)
         with torch.enable_grad():
-            logits = model(x)
-            output = checked_logits(logits)
+            logits = first.graph(selected)
             entropy = softmax_entropy(logits)
-            margin = entropy_margin(self.margin, logits)
-            selected = self._select(entropy.detach(), output.softmax(dim=1), margin, updater)
-            if not updater.any(bool(selected.any())):
-                return AdapterOutput(output, reliable=selected)
-            weights = (margin - entropy[selected].detach()).exp()
-            loss = mean_or_zero(weights * entropy[selected], logits) + self.penalty(model)
+            weights = (margin - entropy.detach()).exp()
+            loss = mean_or_zero(weights * entropy, logits) + self.penalty(model)
             updater.backward(loss)
         updater.step()
-        return AdapterOutput(output, loss=loss.detach(), reliable=selected)
+        return AdapterOutput(first.logits, loss=loss.detach(), reliable=selected)
 
     def sit_out(self, model: nn.Module, x: Tensor, updater: Updater) -> None:
         """Contribute no prediction to the moving average, and only the penalty to the gradients."""

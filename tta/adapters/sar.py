@@ -3,14 +3,14 @@
 import torch
 from torch import Tensor, nn
 
-from tta.adapters.base import AdapterOutput, Facts, ResetScope, Updater, checked_logits
+from tta.adapters.base import AdapterOutput, Facts, ResetScope, Updater
 from tta.adapters.entropy_minimization import (
     EntropyMinimization,
     check_positive,
     entropy_margin,
     mean_or_zero,
-    no_contribution,
 )
+from tta.adapters.first_pass import FirstPass, FirstPasses
 from tta.adapters.select import Select, published_layers
 from tta.errors import InputError
 from tta.functional.entropy import softmax_entropy
@@ -80,6 +80,7 @@ class SAR(EntropyMinimization):
         self.rho = rho
         self.reset_threshold = reset_threshold
         self.published = published
+        self.passes = FirstPasses()
         self.register_buffer("entropy_ema", torch.tensor(torch.nan))
 
     def prepare(self, model: nn.Module) -> None:
@@ -88,23 +89,20 @@ class SAR(EntropyMinimization):
         if self.published:
             model.train()
             batch_statistics_only(model)
+        self.passes.prepare()
 
     def reset(self) -> None:
-        """Forget the moving average of the entropy."""
+        """Forget the moving average of the entropy, and how many samples were reliable."""
         self.entropy_ema.fill_(torch.nan)
+        self.passes.reset()
 
     def adapt(self, model: nn.Module, x: Tensor, updater: Updater) -> AdapterOutput:
         """One sharpness-aware step on the reliable samples."""
-        with torch.enable_grad():
-            logits = model(x)
-            output = checked_logits(logits)
-            entropy = softmax_entropy(logits)
-            reliable = entropy.detach() < entropy_margin(self.margin, logits)
-            loss = None
-            if self._proceed(reliable, updater):
-                updater.backward(mean_or_zero(entropy[reliable], logits))
-                loss = self._step_at_worst_case(model, x, reliable, updater)
-        return AdapterOutput(output, loss=loss, reliable=reliable)
+        first = self.passes.take(model, x)
+        reliable = softmax_entropy(first.logits) < entropy_margin(self.margin, first.logits)
+        self.passes.observe(reliable)
+        loss = self._step(model, first, reliable, updater) if self._proceed(reliable, updater) else None
+        return AdapterOutput(first.logits, loss=loss, reliable=reliable)
 
     def scalars(self) -> dict[str, Tensor]:
         """The moving average of the reliable entropy, in nats; NaN before the first."""
@@ -114,23 +112,28 @@ class SAR(EntropyMinimization):
         """Go through both passes with zero gradients if other processes learn."""
         nobody = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         if self._proceed(nobody, updater):
-            x = x.nan_to_num(0.0, 0.0, 0.0)
-            with torch.enable_grad():
-                updater.backward(no_contribution(model(x)))
-                self._step_at_worst_case(model, x, nobody, updater)
+            self._step(model, self.passes.take(model, x.nan_to_num(0.0, 0.0, 0.0)), nobody, updater)
 
     def _proceed(self, reliable: Tensor, updater: Updater) -> bool:
         return updater.any(bool(reliable.any()) or self.published)
 
-    def _step_at_worst_case(self, model: nn.Module, x: Tensor, reliable: Tensor, updater: Updater) -> Tensor | None:
+    def _step(self, model: nn.Module, first: FirstPass, reliable: Tensor, updater: Updater) -> Tensor | None:
+        with torch.enable_grad():
+            logits = first.graph(reliable)
+            updater.backward(mean_or_zero(softmax_entropy(logits), logits))
+            return self._step_at_worst_case(model, first, reliable, updater)
+
+    def _step_at_worst_case(
+        self, model: nn.Module, first: FirstPass, reliable: Tensor, updater: Updater
+    ) -> Tensor | None:
         parameters = self.trainable(model)
         before = perturb_to_worst_case(parameters, self.rho)
         if before is None:
             updater.step()
             return None
         try:
-            logits = model(x)
-            entropy = softmax_entropy(logits)[reliable]
+            logits = first.again(reliable)
+            entropy = softmax_entropy(logits)
             still = entropy.detach() < entropy_margin(self.margin, logits)
             proceed = self._proceed(still, updater)
             loss = mean_or_zero(entropy[still], logits)

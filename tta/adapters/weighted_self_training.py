@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from tta.adapters.base import AdapterOutput, Facts, Updater, checked_logits
 from tta.adapters.entropy_minimization import EntropyMinimization, check_positive, no_contribution
+from tta.adapters.first_pass import FirstPasses
 from tta.adapters.select import Select
 from tta.adapters.subset import subset_logits
 from tta.adapters.views import ROIDViews, Transform, random_views
@@ -72,6 +73,7 @@ class WeightedSelfTraining(EntropyMinimization):
         self.views = ROIDViews() if views is None else views
         self.seed = seed
         self.source = WeightCopy()
+        self.passes = FirstPasses()
         self.register_buffer("mean_prediction", torch.empty(0))
         self.register_buffer("draws", torch.tensor(0))
 
@@ -83,11 +85,13 @@ class WeightedSelfTraining(EntropyMinimization):
         """Eval mode with batch statistics; only the selected layers adapt, and their source values are kept."""
         super().prepare(model)
         self.source.fill(model)
+        self.passes.prepare()
 
     def reset(self) -> None:
-        """Back to uniform mean predictions and the first views."""
+        """Back to uniform mean predictions and the first views, and forget how many samples had a weight."""
         self.mean_prediction = self.mean_prediction.new_empty(0)
         self.draws.zero_()
+        self.passes.reset()
 
     def predict(self, model: nn.Module, x: Tensor) -> Tensor:
         """Logits with the prior correction of this batch, shape ``(B, C)``, float32."""
@@ -95,17 +99,17 @@ class WeightedSelfTraining(EntropyMinimization):
 
     def adapt(self, model: nn.Module, x: Tensor, updater: Updater) -> AdapterOutput:
         """One step on the samples that have a weight, and the average with other weights."""
+        first = self.passes.take(model, x)
+        weights = certainty_diversity_weights(first.logits, self._usual(first.logits[0]), self.temperature)
+        kept = weights > 0.0
+        self.passes.observe(kept)
+        if not updater.any(bool(kept.any())):
+            return AdapterOutput(self._corrected(first.logits), reliable=kept)
         with torch.enable_grad():
-            logits = model(x)
-            output = checked_logits(logits)
-            weights = certainty_diversity_weights(output, self._usual(output[0]), self.temperature)
-            kept = weights > 0.0
-            if not updater.any(bool(kept.any())):
-                return AdapterOutput(self._corrected(output), reliable=kept)
-            loss = self._loss(model, x, logits, weights, kept)
+            loss = self._loss(model, x, first.graph(kept), weights, kept)
             updater.backward(loss)
-        self._finish(model, output, updater)
-        return AdapterOutput(self._corrected(output), loss=loss.detach(), reliable=kept)
+        self._finish(model, first.logits, updater)
+        return AdapterOutput(self._corrected(first.logits), loss=loss.detach(), reliable=kept)
 
     def sit_out(self, model: nn.Module, x: Tensor, updater: Updater) -> None:
         """Contribute zero gradients and no prediction, and average weights as the other processes do."""
@@ -120,7 +124,7 @@ class WeightedSelfTraining(EntropyMinimization):
             return no_contribution(logits)
         seed = (self.seed, int(self.draws))
         viewed = subset_logits(model, x, kept, lambda images: random_views(images, self.views, seed, count=1)[0])
-        losses = soft_likelihood_ratio(logits[kept]) + symmetric_cross_entropy(viewed, logits[kept])
+        losses = soft_likelihood_ratio(logits) + symmetric_cross_entropy(viewed, logits)
         return (weights[kept] * losses).sum() / len(x)
 
     def _finish(self, model: nn.Module, logits: Tensor, updater: Updater) -> None:

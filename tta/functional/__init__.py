@@ -8,7 +8,9 @@ from tta.functional.entropy import (
 )
 from tta.functional.experts import agreement, prior_offsets, rank_reversed, shot_groups, skill_diverse_loss
 from tta.functional.fisher import fisher_information, fisher_penalty
+from tta.functional.forward_record import ForwardRecord
 from tta.functional.gradients import gradient_norm, overall_norm
+from tta.functional.independence import same_logits, uses_batch_statistics
 from tta.functional.information import information_maximization_loss
 from tta.functional.label_shift import (
     bias_corrected_temperature,
@@ -38,6 +40,7 @@ from tta.functional.style import mix_style, style
 from tta.functional.supports import support_replacements
 
 __all__ = (
+    "ForwardRecord",
     "agreement",
     "alignment_loss",
     "batch_statistics",
@@ -74,6 +77,7 @@ __all__ = (
     "rank_reversed",
     "rbf_affinity",
     "restore_parameters",
+    "same_logits",
     "shot_groups",
     "shuffled_patches",
     "skill_diverse_loss",
@@ -83,5 +87,6 @@ __all__ = (
     "style",
     "support_replacements",
     "symmetric_cross_entropy",
+    "uses_batch_statistics",
     "view_marginal_entropy",
 )

@@ -9,12 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tta.functional.forward_record import checking, played_back
+
 
 class CostMeter:
     """Counts samples that go forward and backward through a model.
 
     A backward pass is counted when gradients arrive at the model's output, so every sample in the graph counts,
-    whether or not its gradient is zero.
+    whether or not its gradient is zero. A graph built from a :class:`~tta.functional.ForwardRecord` counts as no
+    forward pass, as long as all frozen layers come from the record.
 
     Attributes:
         forwards: Samples sent forward.
@@ -43,9 +46,10 @@ class CostMeter:
         self._handle.remove()
 
     def _count(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:  # noqa: ANN401
-        if not isinstance(output, Tensor):
+        if not isinstance(output, Tensor) or checking():
             return
-        self.forwards += len(output)
+        if not played_back():
+            self.forwards += len(output)
         if output.requires_grad:
             output.register_hook(self._count_backward)  # type: ignore[no-untyped-call]
 

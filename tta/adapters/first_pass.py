@@ -1,0 +1,190 @@
+"""The first pass over a batch, of which only some samples turn out to teach."""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import CheckpointError
+
+from tta.adapters.base import checked_logits
+from tta.functional.forward_record import ForwardRecord, a_check
+from tta.functional.independence import same_logits, uses_batch_statistics
+
+PLAYED = 0.8
+"""Share of samples that teach from which on a graph over the whole batch costs less than one built from a record."""
+
+COMPUTED = 0.4
+"""The same where layers cannot be played back, so that building the graph takes another forward pass."""
+
+
+class FirstPass(Protocol):
+    """Predictions of a batch, and graphs over the samples that teach.
+
+    Attributes:
+        logits: Shape ``(B, C)``, float32, detached.
+    """
+
+    logits: Tensor
+
+    def graph(self, chosen: Tensor) -> Tensor:
+        """Logits of the chosen samples, shape ``(S, C)``, on a graph.
+
+        Args:
+            chosen: Which samples, shape ``(B,)``, bool; may be none, for a graph that contributes zero.
+        """
+
+    def again(self, chosen: Tensor) -> Tensor:
+        """The same after the parameters changed: another pass. Call it after :meth:`graph`, for the same samples."""
+
+
+class WholePass:
+    """A pass with a graph over the whole batch.
+
+    Args:
+        model: The prepared classifier.
+        x: Images, shape ``(B, ...)``.
+        independent: Whether the model treats samples independently, so that another pass may leave some out.
+    """
+
+    def __init__(self, model: nn.Module, x: Tensor, independent: bool) -> None:
+        self._model = model
+        self._x = x
+        self._independent = independent
+        with torch.enable_grad():
+            self._logits: Tensor = model(x)
+        self.logits = checked_logits(self._logits)
+
+    def graph(self, chosen: Tensor) -> Tensor:
+        """Logits of the chosen samples on the graph of the whole batch, which is let go."""
+        with torch.enable_grad():
+            logits = self._logits[chosen]
+        del self._logits
+        return logits
+
+    def again(self, chosen: Tensor) -> Tensor:
+        """Another pass, over the chosen samples alone where samples are independent."""
+        with torch.enable_grad():
+            if not self._independent:
+                logits: Tensor = self._model(self._x)[chosen]
+                return logits
+            logits = self._model(self._x[at_least_one(chosen)])
+            return logits[: int(chosen.sum())]
+
+
+class RecordedPass:
+    """A pass without a graph; graphs are built over the chosen samples alone.
+
+    Args:
+        model: The prepared classifier, which treats samples independently.
+        x: Images, shape ``(B, ...)``.
+    """
+
+    def __init__(self, model: nn.Module, x: Tensor) -> None:
+        self._record = ForwardRecord(model, x)
+        self.logits = checked_logits(self._record.logits)
+
+    def graph(self, chosen: Tensor) -> Tensor:
+        """Logits of the chosen samples on a graph of their own."""
+        return self._record.graph(at_least_one(chosen))[: int(chosen.sum())]
+
+    again = graph
+
+
+class FirstPasses(nn.Module):
+    """Takes the first pass over each batch in the way that costs least.
+
+    Where a model treats samples independently, a graph need only be built over those that teach
+    (:class:`~tta.functional.ForwardRecord`). It pays as long as they are few, which the running share of past batches
+    tells. The choice depends on that share alone, not on the clock, so that two runs agree to the last bit.
+
+    The first batch of two samples or more shows, at the cost of passes over four samples, whether the model treats
+    samples independently, and whether its layers can be played back. Networks with batch statistics always have a graph
+    over the whole batch.
+    """
+
+    share: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("share", torch.tensor(torch.nan))
+        self._limit: float | None = None
+
+    def prepare(self) -> None:
+        """Look at the model anew: its modes or parts may have changed."""
+        self._limit = None
+
+    def reset(self) -> None:
+        """Forget the running share."""
+        self.share.fill_(torch.nan)
+
+    def take(self, model: nn.Module, x: Tensor) -> FirstPass:
+        """Pass a batch through the model.
+
+        Args:
+            model: The prepared classifier.
+            x: Images, shape ``(B, ...)``, ``B >= 1``.
+
+        Raises:
+            InputError: If the model returns no logits of shape ``(B, C)``.
+        """
+        if self._limit is None and len(x) > 1:
+            self._limit = share_limit(model, x[:2])
+        limit = self._limit or 0.0
+        if len(x) == 1 or limit == 0.0 or bool(self.share > limit):
+            return WholePass(model, x, independent=limit > 0.0)
+        return RecordedPass(model, x)
+
+    def observe(self, chosen: Tensor) -> None:
+        """Take note of which samples of a batch teach, shape ``(B,)``, bool, if any does."""
+        share = chosen.float().mean()
+        average = torch.where(self.share.isnan(), share, 0.9 * self.share + 0.1 * share)
+        self.share.copy_(torch.where(share > 0.0, average, self.share))
+
+
+def share_limit(model: nn.Module, x: Tensor) -> float:
+    """Share of samples that teach up to which graphs of their own pay; 0 where they cannot be built, or not rightly.
+
+    They cannot where the model mixes samples, draws random numbers, checkpoints activations or is compiled.
+
+    Args:
+        model: The prepared classifier.
+        x: Two images, shape ``(2, ...)``.
+
+    Raises:
+        InputError: If the model returns no logits of shape ``(B, C)``.
+    """
+    if uses_batch_statistics(model) or is_compiled(model):
+        return 0.0
+    devices = [x.device] if x.device.type == "cuda" else []
+    with torch.random.fork_rng(devices), a_check():
+        record = ForwardRecord(model, x)
+        checked_logits(record.logits)
+        with torch.no_grad():
+            independent = same_logits(record.logits[1:], model(x[1:]))
+        if not independent or not _has_gradients(model, record.graph(torch.tensor([False, True], device=x.device))):
+            return 0.0
+    return PLAYED if record.complete else COMPUTED
+
+
+def is_compiled(model: nn.Module) -> bool:
+    """Whether a model or a part of it is compiled by ``torch.compile``, which fixes shapes and what runs."""
+    compiled = torch._dynamo.OptimizedModule
+    return any(isinstance(module, compiled) or module._compiled_call_impl is not None for module in model.modules())
+
+
+def _has_gradients(model: nn.Module, logits: Tensor) -> bool:
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    try:
+        torch.autograd.grad(logits.sum(), trained, allow_unused=True)
+    except CheckpointError:
+        return False
+    return True
+
+
+def at_least_one(chosen: Tensor) -> Tensor:
+    """The chosen samples, or the first one if there are none: layers may not take an empty batch."""
+    if bool(chosen.any()):
+        return chosen
+    first = torch.zeros_like(chosen)
+    first[0] = True
+    return first
