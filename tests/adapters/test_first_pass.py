@@ -96,9 +96,10 @@ def weights(online: tta.OnlineModel) -> Tensor:
     name=st.sampled_from(sorted(METHODS)),
     share=st.floats(0.0, 1.0),
     size=st.integers(1, 12),
+    chunk=st.sampled_from([3, 16]),
     seed=st.integers(0, 1000),
 )
-def test_twenty_steps_end_in_the_weights_of_the_plain_way(kind, name, share, size, seed):
+def test_twenty_steps_end_in_the_weights_of_the_plain_way(kind, name, share, size, chunk, seed):
     batches = images(kind, 20, size, seed=seed)
     with torch.no_grad():
         entropies = softmax_entropy(network(kind)(batches.flatten(0, 1))) / math.log(6)
@@ -106,7 +107,8 @@ def test_twenty_steps_end_in_the_weights_of_the_plain_way(kind, name, share, siz
     fast, plain = adapted(kind, name, margin), adapted(kind, name, margin)
     start = weights(plain)
     for x in batches:
-        logits = fast(x)
+        with mock.patch("tta.functional.chunks.CHUNK", chunk):
+            logits = fast(x)
         with plainly():
             torch.testing.assert_close(logits, plain(x), rtol=1e-4, atol=1e-4)
         assert torch.equal(fast.last.reliable, plain.last.reliable)

@@ -113,6 +113,12 @@ def gradients(model: nn.Module, logits: Tensor) -> list[Tensor]:
 CHOSEN = torch.tensor([False, True, True, False, False, True])
 
 
+@pytest.fixture(params=[2, 16], ids=["in chunks", "at once"])
+def _chunk(request, monkeypatch) -> None:
+    monkeypatch.setattr("tta.functional.chunks.CHUNK", request.param)
+
+
+@pytest.mark.usefixtures("_chunk")
 @pytest.mark.parametrize(
     "chosen", [CHOSEN, torch.arange(6) == 2, torch.ones(6, dtype=torch.bool)], ids=["3", "1", "all"]
 )
@@ -129,6 +135,7 @@ def test_gradients_are_those_of_an_ordinary_pass(network, chosen):
     assert record.complete == complete
 
 
+@pytest.mark.usefixtures("_chunk")
 def test_second_graph_is_of_the_parameters_as_they_are_now(network):
     model, x, _ = network
     record = ForwardRecord(model, x)

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from tta.adapters.base import AdapterOutput, Facts, Updater
 from tta.adapters.entropy_minimization import EntropyMinimization, check_positive, entropy_margin, mean_or_zero
-from tta.adapters.first_pass import FirstPass, FirstPasses
+from tta.adapters.first_pass import FirstPass, FirstPasses, nobody
 from tta.adapters.select import Select
 from tta.adapters.subset import subset_logits
 from tta.errors import InputError
@@ -108,7 +108,7 @@ class DeYO(EntropyMinimization):
             reliable = difference > self.plpd_threshold
             if updater.any(bool(reliable.any())):
                 loss = self._step(first, reliable, difference[reliable], updater)
-        self.passes.observe(reliable)
+        self.passes.observe(reliable, updater)
         return AdapterOutput(first.logits, loss=loss, reliable=reliable)
 
     def _step(self, first: FirstPass, reliable: Tensor, difference: Tensor, updater: Updater) -> Tensor:
@@ -126,6 +126,7 @@ class DeYO(EntropyMinimization):
         if updater.any(False):
             self.shuffles += 1
             super().sit_out(model, x, updater)
+        self.passes.observe(nobody(x), updater)
 
     @torch.no_grad()
     def _probability_difference(self, model: nn.Module, x: Tensor, logits: Tensor, certain: Tensor) -> Tensor:

@@ -6,11 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointError
 
-from tta.adapters.base import checked_logits
+from tta.adapters.base import Updater, checked_logits
+from tta.functional.chunks import in_chunks
 from tta.functional.forward_record import ForwardRecord, a_check
 from tta.functional.independence import same_logits, uses_batch_statistics
 
-PLAYED = 0.8
+PLAYED = 0.75
 """Share of samples that teach from which on a graph over the whole batch costs less than one built from a record."""
 
 COMPUTED = 0.4
@@ -51,7 +52,7 @@ class WholePass:
         self._x = x
         self._independent = independent
         with torch.enable_grad():
-            self._logits: Tensor = model(x)
+            self._logits: Tensor = in_chunks(model, x) if independent else model(x)
         self.logits = checked_logits(self._logits)
 
     def graph(self, chosen: Tensor) -> Tensor:
@@ -67,7 +68,7 @@ class WholePass:
             if not self._independent:
                 logits: Tensor = self._model(self._x)[chosen]
                 return logits
-            logits = self._model(self._x[at_least_one(chosen)])
+            logits = in_chunks(self._model, self._x[at_least_one(chosen)])
             return logits[: int(chosen.sum())]
 
 
@@ -134,31 +135,37 @@ class FirstPasses(nn.Module):
             return WholePass(model, x, independent=limit > 0.0)
         return RecordedPass(model, x)
 
-    def observe(self, chosen: Tensor) -> None:
-        """Take note of which samples of a batch teach, shape ``(B,)``, bool, if any does."""
-        share = chosen.float().mean()
-        average = torch.where(self.share.isnan(), share, 0.9 * self.share + 0.1 * share)
-        self.share.copy_(torch.where(share > 0.0, average, self.share))
+    def observe(self, chosen: Tensor, updater: Updater) -> None:
+        """Take note of which samples of a batch teach, if any does, over all processes.
+
+        Args:
+            chosen: Shape ``(S,)``, bool; of no samples where a process has none to adapt to.
+            updater: Way to the other processes.
+        """
+        counts = torch.stack([chosen.sum(), chosen.new_tensor(len(chosen), dtype=torch.int64)]).float()
+        taught, seen = updater.mean(counts)
+        if taught > 0:
+            share = taught / seen
+            self.share.copy_(torch.where(self.share.isnan(), share, 0.9 * self.share + 0.1 * share))
 
 
 def share_limit(model: nn.Module, x: Tensor) -> float:
     """Share of samples that teach up to which graphs of their own pay; 0 where they cannot be built, or not rightly.
 
-    They cannot where the model mixes samples, draws random numbers, checkpoints activations or is compiled.
+    They cannot where the model mixes samples, draws random numbers, checkpoints activations, is compiled, or returns
+    something else than logits of shape ``(B, C)``.
 
     Args:
         model: The prepared classifier.
         x: Two images, shape ``(2, ...)``.
-
-    Raises:
-        InputError: If the model returns no logits of shape ``(B, C)``.
     """
     if uses_batch_statistics(model) or is_compiled(model):
         return 0.0
     devices = [x.device] if x.device.type == "cuda" else []
     with torch.random.fork_rng(devices), a_check():
         record = ForwardRecord(model, x)
-        checked_logits(record.logits)
+        if not isinstance(record.logits, Tensor) or record.logits.dim() != 2:
+            return 0.0
         with torch.no_grad():
             independent = same_logits(record.logits[1:], model(x[1:]))
         if not independent or not _has_gradients(model, record.graph(torch.tensor([False, True], device=x.device))):
@@ -188,3 +195,8 @@ def at_least_one(chosen: Tensor) -> Tensor:
     first = torch.zeros_like(chosen)
     first[0] = True
     return first
+
+
+def nobody(x: Tensor) -> Tensor:
+    """Of no sample, whether it teaches: shape ``(0,)``, bool, on the device of ``x``."""
+    return torch.zeros(0, dtype=torch.bool, device=x.device)

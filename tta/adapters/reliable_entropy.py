@@ -12,7 +12,7 @@ from tta.adapters.entropy_minimization import (
     mean_or_zero,
     no_contribution,
 )
-from tta.adapters.first_pass import FirstPasses
+from tta.adapters.first_pass import FirstPasses, nobody
 from tta.adapters.select import Select
 from tta.functional.entropy import softmax_entropy
 
@@ -58,7 +58,7 @@ class ReliableEntropy(EntropyMinimization):
         first = self.passes.take(model, x)
         margin = entropy_margin(self.margin, first.logits)
         selected = self._select(softmax_entropy(first.logits), first.logits.softmax(dim=1), margin, updater)
-        self.passes.observe(selected)
+        self.passes.observe(selected, updater)
         if not updater.any(bool(selected.any())):
             return AdapterOutput(first.logits, reliable=selected)
         with torch.enable_grad():
@@ -74,6 +74,7 @@ class ReliableEntropy(EntropyMinimization):
         """Contribute no prediction to the moving average, and only the penalty to the gradients."""
         output = self.predict(model, x)
         self._update_mean_prediction(output.softmax(dim=1)[:0], updater)
+        self.passes.observe(nobody(x), updater)
         if updater.any(False):
             with torch.enable_grad():
                 updater.backward(no_contribution(model(x.nan_to_num(0.0, 0.0, 0.0))) + self.penalty(model))

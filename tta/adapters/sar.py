@@ -10,7 +10,7 @@ from tta.adapters.entropy_minimization import (
     entropy_margin,
     mean_or_zero,
 )
-from tta.adapters.first_pass import FirstPass, FirstPasses
+from tta.adapters.first_pass import FirstPass, FirstPasses, nobody
 from tta.adapters.select import Select, published_layers
 from tta.errors import InputError
 from tta.functional.entropy import softmax_entropy
@@ -100,7 +100,7 @@ class SAR(EntropyMinimization):
         """One sharpness-aware step on the reliable samples."""
         first = self.passes.take(model, x)
         reliable = softmax_entropy(first.logits) < entropy_margin(self.margin, first.logits)
-        self.passes.observe(reliable)
+        self.passes.observe(reliable, updater)
         loss = self._step(model, first, reliable, updater) if self._proceed(reliable, updater) else None
         return AdapterOutput(first.logits, loss=loss, reliable=reliable)
 
@@ -110,9 +110,10 @@ class SAR(EntropyMinimization):
 
     def sit_out(self, model: nn.Module, x: Tensor, updater: Updater) -> None:
         """Go through both passes with zero gradients if other processes learn."""
-        nobody = torch.zeros(len(x), dtype=torch.bool, device=x.device)
-        if self._proceed(nobody, updater):
-            self._step(model, self.passes.take(model, x.nan_to_num(0.0, 0.0, 0.0)), nobody, updater)
+        self.passes.observe(nobody(x), updater)
+        none = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+        if self._proceed(none, updater):
+            self._step(model, self.passes.take(model, x.nan_to_num(0.0, 0.0, 0.0)), none, updater)
 
     def _proceed(self, reliable: Tensor, updater: Updater) -> bool:
         return updater.any(bool(reliable.any()) or self.published)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from tta.adapters.base import AdapterOutput, Facts, Updater, checked_logits
 from tta.adapters.entropy_minimization import EntropyMinimization, check_positive, no_contribution
-from tta.adapters.first_pass import FirstPasses
+from tta.adapters.first_pass import FirstPasses, nobody
 from tta.adapters.select import Select
 from tta.adapters.subset import subset_logits
 from tta.adapters.views import ROIDViews, Transform, random_views
@@ -102,7 +102,7 @@ class WeightedSelfTraining(EntropyMinimization):
         first = self.passes.take(model, x)
         weights = certainty_diversity_weights(first.logits, self._usual(first.logits[0]), self.temperature)
         kept = weights > 0.0
-        self.passes.observe(kept)
+        self.passes.observe(kept, updater)
         if not updater.any(bool(kept.any())):
             return AdapterOutput(self._corrected(first.logits), reliable=kept)
         with torch.enable_grad():
@@ -113,6 +113,7 @@ class WeightedSelfTraining(EntropyMinimization):
 
     def sit_out(self, model: nn.Module, x: Tensor, updater: Updater) -> None:
         """Contribute zero gradients and no prediction, and average weights as the other processes do."""
+        self.passes.observe(nobody(x), updater)
         if updater.any(False):
             with torch.enable_grad():
                 logits = model(x.nan_to_num(0.0, 0.0, 0.0))

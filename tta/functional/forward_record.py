@@ -14,12 +14,30 @@ from torch.autograd.function import Function, once_differentiable
 from torch.nn.grad import conv1d_input, conv2d_input, conv3d_input
 from torch.overrides import TorchFunctionMode
 
+from tta.functional.chunks import chunks
+
 CONVOLUTIONS: dict[Any, Callable[..., Tensor]] = {
     F.conv1d: conv1d_input,
     F.conv2d: conv2d_input,
     F.conv3d: conv3d_input,
 }
 """Convolutions, and what takes a gradient back to their input."""
+
+
+@dataclass(frozen=True)
+class _Output:
+    """The output of a frozen layer for a whole batch; ``below``: no trained parameter was used before it."""
+
+    value: Tensor
+    version: int
+    below: bool
+
+    @property
+    def intact(self) -> bool:
+        return self.value._version == self.version
+
+
+Outputs = dict[nn.Parameter, deque[_Output]]
 
 
 class ForwardRecord:
@@ -66,10 +84,17 @@ class ForwardRecord:
         Returns:
             Logits, shape ``(S, C)``.
         """
-        player = _Player(self._outputs, chosen)
+        *parts, last = chunks(chosen.nonzero().squeeze(1))
+        logits = [self._part(rows, {weight: deque(queue) for weight, queue in self._outputs.items()}) for rows in parts]
+        logits.append(self._part(last, self._outputs))
+        self._outputs = self._still_valid
+        return torch.cat(logits)
+
+    def _part(self, rows: Tensor, outputs: Outputs) -> Tensor:
+        player = _Player(outputs, rows, len(self._x))
         with torch.enable_grad(), _set(_played, player), player:
-            logits: Tensor = self._model(self._x[chosen])
-        self._outputs, self.complete = player.still_valid, player.complete
+            logits: Tensor = self._model(self._x[rows])
+        self._still_valid, self.complete = player.still_valid, player.complete
         return logits
 
 
@@ -107,22 +132,6 @@ def _set(variable: ContextVar[T], value: T) -> Iterator[None]:
         variable.reset(token)
 
 
-@dataclass(frozen=True)
-class _Output:
-    """The output of a frozen layer for a whole batch; ``below``: no trained parameter was used before it."""
-
-    value: Tensor
-    version: int
-    below: bool
-
-    @property
-    def intact(self) -> bool:
-        return self.value._version == self.version
-
-
-Outputs = dict[nn.Parameter, deque[_Output]]
-
-
 class _Recorder(TorchFunctionMode):
     """Keeps the outputs of frozen layers, by weight, in the order of their calls."""
 
@@ -150,14 +159,14 @@ class _Recorder(TorchFunctionMode):
 
 
 class _Player(TorchFunctionMode):
-    """Gives recorded outputs, of the chosen samples, in place of layers; each output is let go as it is used."""
+    """Gives rows of recorded outputs in place of layers; each output is taken from its queue as it is used."""
 
-    def __init__(self, outputs: Outputs, chosen: Tensor) -> None:
+    def __init__(self, outputs: Outputs, rows: Tensor, size: int) -> None:
         super().__init__()
         self.still_valid: Outputs = defaultdict(deque)
         self._outputs = outputs
-        self._size = len(chosen)
-        self._rows = chosen.nonzero().squeeze(1)
+        self._rows = rows
+        self._size = size
         self._played = self._computed = 0
 
     @property
