@@ -2,6 +2,9 @@
 
 import csv
 import json
+import multiprocessing
+import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -9,74 +12,41 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.two_processes import adapt
+
 ROOT = Path(__file__).parent.parent
 
-SCRIPT = """
-import sys
-import torch
-from pytorch_lightning import Callback, seed_everything
-from datamodules import DigitsStream
-from models import TimmClassifier
-from tta.adapters import EATA, SAR, Tent
-from tta.callbacks import BatchCheckpoint, Recorder
-from tta.modules import OnlineAdaptation
-from tta.trainer import StreamTrainer
 
-torch.set_num_threads(1)
-ADAPTERS = {
-    "tent": Tent,
-    "eata": lambda: EATA(margin=0.97, redundancy=0.9, fisher_alpha=1.0),
-    "sar": lambda: SAR(margin=0.97, reset_threshold=0.0),
-    "sar that resets": lambda: SAR(margin=0.999, reset_threshold=2.25),
-}
-
-
-class Spoil(Callback):
-    # One process meets a batch without a finite sample, the other does not.
-    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-        if batch_idx == 1 and trainer.global_rank == 1:
-            batch["image"].fill_(torch.nan)
-
-
-class Crash(Callback):
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        if batch_idx == 3:
-            raise InterruptedError
-
-
-class Dump(Callback):
-    def on_train_end(self, trainer, pl_module):
-        state = {**pl_module.backbone.state_dict(), **pl_module.adapter.state_dict()}
-        seen = torch.tensor([pl_module.monitor.count(name) for name in ("samples", "flagged", "resets", "correct")])
-        torch.save({**state, "seen": seen}, f"{trainer.default_root_dir}/rank-{trainer.global_rank}.pt")
-
-
-if __name__ == "__main__":
-    seed_everything(0)
-    host = OnlineAdaptation(
-        TimmClassifier("test_resnet", num_classes=10),
-        ADAPTERS[sys.argv[1]](),
-        optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.1, momentum=0.9),
-        num_classes=10,
-    )
-    mode = sys.argv[3]
-    callbacks = [Spoil(), Dump(), Recorder(), BatchCheckpoint(2)] + ([Crash()] if mode == "crash" else [])
-    trainer = StreamTrainer(
-        default_root_dir=sys.argv[2], accelerator="cpu", devices=2, strategy="ddp", callbacks=callbacks,
-        enable_progress_bar=False, enable_model_summary=False, logger=False,
-    )
-    stream = DigitsStream(batch_size=8, samples_per_domain=47, domains=["clean", "contrast"])
-    trainer.adapt(host, stream, ckpt_path="last" if mode == "resume" else None)
-"""
-
-
-def run(adapter: str, folder: Path, mode: str = "whole") -> subprocess.CompletedProcess[str]:
-    folder.mkdir(exist_ok=True)
-    script = folder / "run.py"
-    script.write_text(SCRIPT)
-    words = [sys.executable, "-W", "ignore", str(script), adapter, str(folder), mode]
+def start(adapter: str, folder: Path) -> tuple[int, str]:
+    """Run as a user does: one process, which starts the other. Its status, and the end of what it said."""
+    words = [sys.executable, "-W", "ignore", "-m", "tests.two_processes", adapter, str(folder), "whole"]
     path = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "HOME": str(folder), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(words, env=path, capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run(words, env=path, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
+    return done.returncode, done.stderr[-2000:]
+
+
+def _child(rank: int, port: int, adapter: str, folder: Path, mode: str) -> None:
+    os.environ.update(LOCAL_RANK=str(rank), NODE_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    with (folder / f"stderr-{rank}").open("w", buffering=1) as sys.stderr:
+        adapt(adapter, folder, mode)
+
+
+def fork(adapter: str, folder: Path, mode: str = "whole") -> tuple[int, str]:
+    """Run in two processes that have everything imported, as a launcher outside starts them."""
+    folder.mkdir(exist_ok=True)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    context = multiprocessing.get_context("fork")
+    children = [context.Process(target=_child, args=(rank, port, adapter, folder, mode)) for rank in (0, 1)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(timeout=240)
+        child.kill()
+        child.join()
+    said = "".join((folder / f"stderr-{rank}").read_text()[-2000:] for rank in (0, 1))
+    return max(abs(child.exitcode or 0) for child in children), said
 
 
 def ranks(folder: Path) -> list[dict[str, torch.Tensor]]:
@@ -88,10 +58,10 @@ def different(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -
 
 
 @pytest.mark.ddp
-@pytest.mark.parametrize("adapter", ["tent", "eata", "sar", "sar that resets"])
+@pytest.mark.parametrize("adapter", ["tent", "eata", "sar", "sar that resets", "sar of a transformer"])
 def test_two_processes_end_with_equal_parameters(adapter: str, tmp_path: Path) -> None:
-    done = run(adapter, tmp_path)
-    assert done.returncode == 0, done.stderr[-2000:]
+    status, said = start(adapter, tmp_path) if adapter == "tent" else fork(adapter, tmp_path)
+    assert status == 0, said
     first, second = ranks(tmp_path)
     assert different(first, second) == []
     samples, flagged, resets, correct = first["seen"].tolist()
@@ -109,10 +79,10 @@ def test_two_processes_end_with_equal_parameters(adapter: str, tmp_path: Path) -
 
 @pytest.mark.ddp
 def test_a_run_of_two_processes_resumes(tmp_path: Path) -> None:
-    assert run("sar", tmp_path / "whole").returncode == 0
-    assert run("sar", tmp_path / "cut", "crash").returncode != 0
-    done = run("sar", tmp_path / "cut", "resume")
-    assert done.returncode == 0, done.stderr[-2000:]
+    assert fork("sar", tmp_path / "whole")[0] == 0
+    assert fork("sar", tmp_path / "cut", "crash")[0] != 0
+    status, said = fork("sar", tmp_path / "cut", "resume")
+    assert status == 0, said
     for whole, cut in zip(ranks(tmp_path / "whole"), ranks(tmp_path / "cut"), strict=True):
         assert different(whole, cut) == []
     for name in ("metrics.csv", "predictions.csv"):
