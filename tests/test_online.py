@@ -226,14 +226,14 @@ def test_snapshot_and_drift(toy):
     Tent().prepare(toy)
     snapshot = SourceSnapshot(toy)
     assert set(snapshot.values) == {"1.weight", "1.bias"}
-    assert float(snapshot.drift(toy)) == 0.0
+    assert float(snapshot.drift()) == 0.0
     with torch.no_grad():
         toy[1].weight.add_(torch.tensor([0.0, 0.6, 0.8, 0.0]))
-    assert float(snapshot.drift(toy)) == pytest.approx(1.0 / 2.0)  # the source is four ones and four zeros
+    assert float(snapshot.drift()) == pytest.approx(1.0 / 2.0)  # the source is four ones and four zeros
     snapshot.restore(toy)
     assert torch.equal(toy[1].weight, torch.ones(4))
     toy.requires_grad_(False)
-    assert float(SourceSnapshot(toy).drift(toy)) == 0.0
+    assert float(SourceSnapshot(toy).drift()) == 0.0
 
 
 def test_as_a_part_of_another_module(toy):

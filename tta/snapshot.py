@@ -16,6 +16,8 @@ class SourceSnapshot:
 
     def __init__(self, model: nn.Module) -> None:
         self.values = copied(model)
+        # Kept, since walking through a model's modules takes longer than the arithmetic.
+        self._trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
 
     def to(self, device: torch.device) -> None:
         """Move the values."""
@@ -25,10 +27,10 @@ class SourceSnapshot:
         """Write the values back, in place."""
         write_back(model, self.values)
 
-    def drift(self, model: nn.Module) -> Tensor:
+    def drift(self) -> Tensor:
         r"""Relative distance of the trainable parameters from the source, :math:`\|\theta-\theta_0\|/\|\theta_0\|`."""
-        pairs = [(p.detach(), self.values[name]) for name, p in model.named_parameters() if p.requires_grad]
-        if not pairs:
+        if not self._trained:
             return torch.zeros(())
-        current, source = (list(values) for values in zip(*pairs, strict=True))
+        current = [parameter.detach() for _, parameter in self._trained]
+        source = [self.values[name] for name, _ in self._trained]
         return overall_norm(torch._foreach_sub(current, source)) / overall_norm(source)

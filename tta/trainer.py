@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from pytorch_lightning import Callback, LightningDataModule, Trainer
+from pytorch_lightning.callbacks import ProgressBar, RichProgressBar
 from pytorch_lightning.utilities import rank_zero_info
 
 from tta.callbacks import BatchCheckpoint, Recorder, Report, last_checkpoint
@@ -11,6 +12,9 @@ from tta.errors import InputError
 from tta.modules import OnlineAdaptation
 from tta.modules.weights import read_torch_file
 from tta.quiet import quiet
+
+REFRESHES = 10
+"""How often the progress bar may be drawn, a second; each time takes the processor from the model."""
 
 
 class StreamTrainer(Trainer):
@@ -25,6 +29,7 @@ class StreamTrainer(Trainer):
         log_every_n_steps: Batches between two rows that loggers get; the CSV files have every one.
         num_sanity_val_steps: Validation batches before the stream.
         use_distributed_sampler: Lightning's sampler shuffles; the stream is sharded by its data module instead.
+        enable_progress_bar: Whether to show how far the stream is: with Rich, unless the callbacks have another bar.
         **arguments: All other arguments of Lightning's ``Trainer``.
     """
 
@@ -37,11 +42,14 @@ class StreamTrainer(Trainer):
         log_every_n_steps: int | None = 1,
         num_sanity_val_steps: int | None = 0,
         use_distributed_sampler: bool = False,
+        enable_progress_bar: bool | None = None,
         **arguments: Any,  # noqa: ANN401  Lightning's own
     ) -> None:
         given = callbacks if isinstance(callbacks, list) else [callbacks] if callbacks is not None else []
         own = (Recorder, Report, BatchCheckpoint)
-        missing = [kind() for kind in own if not any(isinstance(callback, kind) for callback in given)]
+        missing: list[Callback] = [kind() for kind in own if not any(isinstance(callback, kind) for callback in given)]
+        if enable_progress_bar is not False and not any(isinstance(callback, ProgressBar) for callback in given):
+            missing.append(RichProgressBar(refresh_rate=REFRESHES))
         super().__init__(
             default_root_dir=default_root_dir,
             callbacks=[*given, *missing],
@@ -49,8 +57,17 @@ class StreamTrainer(Trainer):
             log_every_n_steps=log_every_n_steps,
             num_sanity_val_steps=num_sanity_val_steps,
             use_distributed_sampler=use_distributed_sampler,
+            enable_progress_bar=enable_progress_bar,
             **arguments,
         )
+
+    @property
+    def progress_bar_metrics(self) -> dict[str, float]:
+        """Figures beside the progress bar: what was logged for it, and what the host shows of the last batch.
+
+        The host does not log the latter: ``log`` moves every figure between devices, at every batch.
+        """
+        return {**super().progress_bar_metrics, **getattr(self.lightning_module, "shown", {})}
 
     def adapt(
         self, model: OnlineAdaptation, datamodule: LightningDataModule | None = None, ckpt_path: str | None = None

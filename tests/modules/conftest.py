@@ -77,9 +77,7 @@ def make_trainer(tmp_path: Path) -> Callable[..., StreamTrainer]:
             callbacks=[*callbacks, BatchCheckpoint(every)],
             accelerator="cpu",
             logger=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            **arguments,
+            **{"enable_progress_bar": False, "enable_model_summary": False, **arguments},
         )
 
     return make

@@ -10,15 +10,16 @@ from typing import Any
 import pytest
 import torch
 from pytorch_lightning import Callback
+from pytorch_lightning.callbacks import ProgressBar, RichProgressBar
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 import tta
-from tta.adapters import ROID, Adapter, AdapterOutput, Tent, Updater
+from tta.adapters import ROID, Adapter, AdapterOutput, Guard, Tent, Updater
 from tta.callbacks import Recorder
 from tta.errors import InputError
 from tta.estimates import AETTA, AverageThresholdedConfidence
-from tta.monitor import StreamMonitor
+from tta.monitor import FrozenSource, StreamMonitor
 from tta.online import OnlineModel
 from tta.resets import (
     AccuracyEstimateReset,
@@ -162,7 +163,7 @@ def test_source_weights_are_those_of_the_file_whenever_modes_were_set(
     host.weights = str(tmp_path / "weights.pt")
     host.eval()
     make_trainer().adapt(host, make_stream())
-    assert float(host.source.drift(host.backbone)) == 0.0
+    assert float(host.source.drift()) == 0.0
 
 
 @pytest.mark.parametrize("stage", ["test", "predict"])
@@ -321,6 +322,62 @@ def test_comparing_on_a_given_share_of_the_samples(make_stream: Make, make_host:
     host = make_host("tent", source_share=0.5)
     make_trainer().adapt(host, make_stream())
     assert host.monitor.count("compared") == 40
+
+
+class GivenUp(Guard):
+    """A guard that has given up on its method before the first batch."""
+
+    def reset(self) -> None:
+        super().reset()
+        self.failed.fill_(self.failures)
+
+
+@undrawn
+def test_the_source_is_not_run_again_for_a_method_that_has_run_it(
+    make_stream: Make, make_host: Make, make_trainer: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host, alone, seen = make_host(GivenUp(Tent()), source_share=0.5), make_host("source", source_share=0.5), []
+    run = FrozenSource.__call__
+    monkeypatch.setattr(FrozenSource, "__call__", lambda self, x: seen.append(len(x)) or run(self, x))
+    make_trainer("guarded", Recorder(), limit_val_batches=0).adapt(host, make_stream())
+    assert seen == [1]  # whether the network takes such images, before the first batch
+    assert host.monitor.count("compared") == 40
+    make_trainer("alone", Recorder(), limit_val_batches=0).adapt(alone, make_stream())
+    assert sum(seen) == 1 + 1 + 40
+    rows = [
+        [
+            (row["prediction"], row["source_prediction"])
+            for row in csv.DictReader((tmp_path / run / "predictions.csv").open())
+        ]
+        for run in ("guarded", "alone")
+    ]
+    assert rows[0] == rows[1]
+    assert all(source in ("", prediction) for prediction, source in rows[0])
+
+
+@undrawn
+def test_the_bar_shows_accuracy_and_collapse_of_the_last_batch(
+    make_stream: Make, make_host: Make, make_trainer: Make
+) -> None:
+    shown: list[dict[str, float]] = []
+
+    class Bar(ProgressBar):
+        def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, *rest: Any) -> None:
+            metrics = self.get_metrics(trainer, pl_module)
+            shown.append({name: metrics[name] for name in ("accuracy", "collapsed")})
+            assert shown[-1] == {name: outputs["figures"][name] for name in shown[-1]}
+
+    host = make_host("tent")
+    make_trainer("run", Bar(), enable_progress_bar=True).adapt(host, make_stream())
+    assert len(shown) == host.monitor.count("batches")
+    assert shown[-1]["accuracy"] == host.summary()["accuracy"]
+
+
+def test_a_bar_that_is_given_or_turned_off_is_not_replaced(make_trainer: Make) -> None:
+    given = ProgressBar()
+    assert make_trainer("run", given, enable_progress_bar=True).progress_bar_callback is given
+    assert make_trainer(enable_progress_bar=False).progress_bar_callback is None
+    assert isinstance(make_trainer(enable_progress_bar=None).progress_bar_callback, RichProgressBar)
 
 
 @undrawn

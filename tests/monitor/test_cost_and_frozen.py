@@ -6,6 +6,7 @@ from torch import nn
 
 import tta
 from tta.monitor import CostMeter, FrozenSource, peak_memory_mb
+from tta.snapshot import SourceSnapshot
 
 
 @pytest.fixture
@@ -71,16 +72,20 @@ def test_frozen_source_stays_while_the_model_adapts(trained, stream):
     assert not torch.equal(online.adapter.predict(model, stream[0]), frozen(stream[0]))
 
 
-def test_frozen_source_shares_frozen_parameters_and_copies_the_rest(trained):
+def test_frozen_source_holds_nothing_but_the_source_values(trained, stream):
+    """Its parameters and buffers are the model's own, and stay so and as they are when it predicts."""
     model = trained("bn")
-    online = tta.online(model, "sar")
-    frozen = FrozenSource(online.model)
-    for (name, mine), theirs in zip(model.named_parameters(), frozen.model.parameters(), strict=True):
-        assert (mine is theirs) == (not mine.requires_grad), name
-        assert not theirs.requires_grad
-    assert any(p.requires_grad for p in model.parameters())
-    buffers = zip(model.buffers(), frozen.model.buffers(), strict=True)
-    assert not any(mine.data_ptr() == theirs.data_ptr() for mine, theirs in buffers)
+    tta.online(model, "sar")
+    wanted = {name: (p.requires_grad, p.clone()) for name, p in model.named_parameters()}
+    source = SourceSnapshot(model)
+    frozen = FrozenSource(model, source)
+    assert frozen.source is source
+    for _ in range(2):
+        tensors = [[*network.parameters(), *network.buffers()] for network in (model, frozen.model)]
+        assert all(mine is theirs for mine, theirs in zip(*tensors, strict=True))
+        assert all(p.requires_grad == wanted[name][0] for name, p in model.named_parameters())
+        assert all(torch.equal(p, wanted[name][1]) for name, p in model.named_parameters())
+        frozen(stream[0])
 
 
 def test_frozen_source_ignores_batch_statistics_and_dropout(toy):

@@ -194,7 +194,8 @@ class Guard(Adapter):
             self.fresh = updater.snapshot()
         if self.retired:
             self.samples += len(x)
-            return AdapterOutput(self._source_logits(model, x))
+            frozen = self._source_logits(model, x)
+            return AdapterOutput(frozen, source_logits=frozen)
         self.matched.check(x)
         output = self._obeyed(model, self.adapter.adapt(model, x, updater), updater)
         self.samples += len(x)
@@ -204,7 +205,8 @@ class Guard(Adapter):
         if bool(self.serving) and not bool(broken.any()):
             return output
         frozen = self._source_logits(model, x)
-        return replace(output, logits=torch.where(broken[:, None], frozen, output.logits) if self.serving else frozen)
+        logits = torch.where(broken[:, None], frozen, output.logits) if self.serving else frozen
+        return replace(output, logits=logits, source_logits=frozen)
 
     def predict(self, model: nn.Module, x: Tensor) -> Tensor:
         """What the guard would answer now."""

@@ -38,7 +38,8 @@ class AppendFile:
         writer.writerows(rows)
         data = text.getvalue().encode()
         with written(self.path, GO_ON):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            if self.offset == 0:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
             try:
                 with self.path.open("r+b" if self.offset else "wb") as file:
                     file.seek(self.offset)

@@ -4,11 +4,29 @@ import os
 from pathlib import Path
 from typing import Any
 
+import torch
+from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 
 from tta.callbacks.append_file import GO_ON
 from tta.errors import InputError, written
+
+
+class DirectFile(TorchCheckpointIO):
+    """Checkpoints written straight into their file.
+
+    Lightning's own makes two copies in memory first, so that the file is whole or not there; see :func:`save_whole`.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Write it; ``storage_options`` are not used."""
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with Path(path).open("wb") as file:
+                torch.save(checkpoint, file)
+        except RuntimeError as error:  # with which torch covers what the operating system said
+            raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
 
 
 class BatchCheckpoint(Checkpoint):
@@ -28,6 +46,11 @@ class BatchCheckpoint(Checkpoint):
         if every_n_batches < 1:
             raise InputError(f"every_n_batches={every_n_batches}: need at least 1")
         self.every_n_batches = every_n_batches
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write files directly, unless the trainer was given a way to write them."""
+        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+            trainer.strategy.checkpoint_io = DirectFile()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

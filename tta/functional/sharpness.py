@@ -30,10 +30,12 @@ def perturb_to_worst_case(parameters: Sequence[nn.Parameter], rho: float) -> lis
     if not torch.isfinite(norm):
         return None
     before = [parameter.detach().clone() for parameter in parameters]
+    moved = [(parameter, parameter.grad) for parameter in parameters if parameter.grad is not None]
+    if moved:
+        points, gradients = (list(tensors) for tensors in zip(*moved, strict=True))
+        torch._foreach_add_(points, torch._foreach_mul(gradients, rho / (norm + 1e-12)))
     for parameter in parameters:
-        if parameter.grad is not None:
-            parameter.add_(parameter.grad * (rho / (norm + 1e-12)))
-            parameter.grad = None
+        parameter.grad = None
     return before
 
 
@@ -45,5 +47,4 @@ def restore_parameters(parameters: Sequence[nn.Parameter], before: Sequence[Tens
         parameters: The parameters that were moved.
         before: What :func:`perturb_to_worst_case` returned for them.
     """
-    for parameter, value in zip(parameters, before, strict=True):
-        parameter.copy_(value)
+    torch._foreach_copy_(list(parameters), list(before))

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -9,7 +10,7 @@ from pytorch_lightning.cli import OptimizerCallable
 from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor, nn
 
-from tta.adapters.base import Adapter
+from tta.adapters.base import Adapter, AdapterOutput
 from tta.errors import InputError
 from tta.estimates.base import AccuracyEstimate
 from tta.modules.checks import checked_forward
@@ -51,6 +52,9 @@ class OnlineAdaptation(FrozenEvaluation):
         estimates: Label-free estimates of accuracy to log beside the true one. None by default: those that tell of a
             collapse take further forward passes, which are not counted as the adapter's.
 
+    Attributes:
+        shown: Figures of the last batch that stand beside the progress bar.
+
     Raises:
         InputError: If weights do not fit or cannot be read, if the adapter finds nothing to adapt, or if precision
             or number of processes do not suit the method.
@@ -80,6 +84,7 @@ class OnlineAdaptation(FrozenEvaluation):
         # Like the monitor not a submodule: each process estimates on its share of the stream.
         self.__dict__["estimates"] = StreamEstimates(estimates or (), window)
         self.updater = LightningUpdater(self)
+        self.shown: dict[str, float] = {}
         self._prepared = False
         self._resumed: dict[str, Any] | None = None
         self._fresh_optimizer: dict[str, Any] = {}
@@ -103,7 +108,7 @@ class OnlineAdaptation(FrozenEvaluation):
         self.adapter.prepare(self.backbone)
         self.adapter.reset()
         self.source = SourceSnapshot(self.backbone)
-        self.frozen = FrozenSource(self.backbone)
+        self.frozen = FrozenSource(self.backbone, self.source)
         self.cost = CostMeter(self.backbone)
         self.protocol.prepare(self._adaptation())
         self.protocol.reset()
@@ -120,7 +125,6 @@ class OnlineAdaptation(FrozenEvaluation):
     def on_fit_start(self) -> None:
         """Bring the frozen source to the device, and show images to methods and estimates that need them first."""
         self.frozen.to(self.device)
-        self.source.to(self.device)
         self.estimates.to(self.device)
         if self._resumed is None:
             self._show_images()
@@ -153,22 +157,22 @@ class OnlineAdaptation(FrozenEvaluation):
             batch_idx: Position of the batch in the stream.
 
         Returns:
-            ``logits`` (B, K), ``source_predictions`` (B,) with ``-1`` where the source model was not run, ``finite``
-            (B,) bool, and ``figures``, the step's scalars.
+            On the CPU: ``logits`` (B, K), ``source_predictions`` (B,) with ``-1`` where the source model was not run,
+            ``finite`` (B,) bool, and ``figures``, the step's scalars.
         """
         if missing := {"image", "domain", "index"} - set(batch):
             raise InputError(f"a batch of the stream lacks {', '.join(sorted(missing))}: see StreamDataModule")
         if self.monitor.count("samples") == 0:
             checked_forward(self.frozen, batch["image"][:1], self.num_classes)
         output = self.protocol(self._adaptation(), batch["image"], batch["domain"])
-        source_predictions = self._source_predictions(batch["image"])
+        source_predictions = self._source_predictions(batch["image"], output.source_logits)
+        there, output = output.logits, _on_cpu(output)
         figures = self.monitor.update(output, batch.get("label"), batch["domain"], source_predictions)
         with self.cost.paused():
             predictor = AdaptedClassifier(self.adapter, self.backbone)
-            figures |= self.estimates.update(predictor, batch["image"], output.logits, figures["window_accuracy"])
+            figures |= self.estimates.update(predictor, batch["image"], there, figures["window_accuracy"])
         figures |= self._host_figures()
-        self.log("accuracy", figures["accuracy"], prog_bar=True, logger=False)
-        self.log("collapsed", figures["collapsed"], prog_bar=True, logger=False)
+        self.shown = {name: figures[name] for name in ("accuracy", "collapsed")}
         return {
             "logits": output.logits,
             "source_predictions": source_predictions,
@@ -176,13 +180,15 @@ class OnlineAdaptation(FrozenEvaluation):
             "figures": figures,
         }
 
-    def _source_predictions(self, images: Tensor) -> Tensor:
+    def _source_predictions(self, images: Tensor, known: Tensor | None) -> Tensor:
         predictions = torch.full((len(images),), -1)
         passes = self.cost.forwards + self.cost.backwards
         samples = self.monitor.count("samples") + len(images)
         rows = self.budget.rows(len(images), samples, passes, self.monitor.count("compared"))
         if len(rows):
-            predictions[rows] = self.frozen(images[rows.to(self.device)]).argmax(dim=1).cpu()
+            rows_there = rows.to(self.device)
+            logits = self.frozen(images[rows_there]) if known is None else known[rows_there]
+            predictions[rows] = logits.argmax(dim=1).cpu()
         return predictions
 
     def _adaptation(self) -> Adaptation:
@@ -191,7 +197,7 @@ class OnlineAdaptation(FrozenEvaluation):
     def _host_figures(self) -> dict[str, float]:
         norm = self.updater.gradient_norm
         return {
-            "parameter_drift": float(self.source.drift(self.backbone)),
+            "parameter_drift": float(self.source.drift()),
             "gradient_norm": math.nan if norm is None else float(norm),
             "skipped_steps": self.updater.skipped_steps,
             "forwards": self.cost.forwards,
@@ -267,7 +273,6 @@ class OnlineAdaptation(FrozenEvaluation):
         self.estimates.load_state_dict(state["estimates"])
         self.forgetting = state["forgetting"]
         self.source.values = state["source"]
-        self.source.restore(self.frozen.model)
         self.updater.skipped_steps = state["skipped_steps"]
         if not math.isnan(state["gradient_norm"]):
             self.updater.gradient_norm = torch.tensor(state["gradient_norm"])
@@ -288,10 +293,16 @@ class OnlineAdaptation(FrozenEvaluation):
             "num_classes": self.num_classes,
             **self.monitor.summary(),
             "skipped_steps": self.updater.skipped_steps,
-            "parameter_drift": none_if_nan(float(self.source.drift(self.backbone))),
+            "parameter_drift": none_if_nan(float(self.source.drift())),
             "forgetting": self.forgetting,
             "notes": self.adapter.notes(),
             "estimates": self.estimates.summary(),
             "forwards_per_sample": self.cost.forwards / samples,
             "backwards_per_sample": self.cost.backwards / samples,
         }
+
+
+def _on_cpu(output: AdapterOutput) -> AdapterOutput:
+    """The output with what is read more than once on the CPU: each read of a tensor elsewhere waits for the device."""
+    finite = None if output.finite is None else output.finite.cpu()
+    return replace(output, logits=output.logits.cpu(), finite=finite)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tta.adapters.base import AdapterOutput
 from tta.errors import InputError
-from tta.functional.entropy import marginal_entropy
+from tta.functional.entropy import effective_classes, marginal_entropy
 from tta.monitor.calibration import StreamCalibration
 from tta.monitor.collapse import compare
 from tta.monitor.delay import LabelDelay
@@ -138,8 +138,7 @@ class StreamMonitor(nn.Module):
             "flagged": flagged,
             "compared": int((source >= 0).sum()),
         }
-        for name, number in counted.items():
-            self.counts[COUNTS.index(name)] += number
+        self.counts += torch.tensor([counted.get(name, 0) for name in COUNTS])
 
     def _score(self, rows: Tensor) -> None:
         numbers, labels, predictions, _, _, domains, source = rows.long().unbind(dim=1)
@@ -148,22 +147,21 @@ class StreamMonitor(nn.Module):
         correct = predictions == labels
         paired = known & (source >= 0)
         columns = torch.stack([known, correct & known, paired, correct & paired, (source == labels) & paired], 1).long()
-        for name, total in zip(DOMAIN_COUNTS, columns.sum(dim=0), strict=True):
-            self.counts[COUNTS.index(name)] += total
+        self.counts[1 : 1 + len(DOMAIN_COUNTS)] += columns.sum(dim=0)
         self.domain_counts.index_add_(0, domains, columns)
         self.calibration.update(confidence[known], correct[known])
         self.nll_sum += nll[known].sum()
         self.window.reveal(numbers, labels)
 
     def _cumulative(self) -> dict[str, float]:
-        labelled = self.count("labelled")
+        counts = dict(zip(COUNTS, self.counts.tolist(), strict=True))
         return {
-            "samples": self.count("samples"),
-            "accuracy": _ratio(self.count("correct"), labelled),
+            "samples": counts["samples"],
+            "accuracy": _ratio(counts["correct"], counts["labelled"]),
             "ece": self.calibration.compute(),
-            "nll": _ratio(float(self.nll_sum), labelled),
-            "resets": self.count("resets"),
-            "flagged": self.count("flagged"),
+            "nll": _ratio(float(self.nll_sum), counts["labelled"]),
+            "resets": counts["resets"],
+            "flagged": counts["flagged"],
         }
 
     def _batch(self, output: AdapterOutput, probabilities: Tensor) -> dict[str, float]:
@@ -178,7 +176,7 @@ class StreamMonitor(nn.Module):
     def _windowed(self) -> dict[str, float]:
         probabilities, labels, source = self.window.rows()
         predictions = probabilities.argmax(dim=1)
-        alone = compare(predictions, predictions, labels, self.num_classes)
+        counts, known = torch.bincount(predictions, minlength=self.num_classes), labels >= 0
         paired = source >= 0
         verdict = compare(predictions[paired], source[paired], labels[paired], self.num_classes)
         for position, flag in enumerate((verdict.collapsed, verdict.below_source)):
@@ -187,13 +185,13 @@ class StreamMonitor(nn.Module):
                 if self.first_flag[position] < 0:
                     self.first_flag[position] = self.count("samples")
         return {
-            "window_accuracy": alone.accuracy,
+            "window_accuracy": float((predictions == labels)[known].float().mean()),
             "window_accuracy_paired": verdict.accuracy,
             "source_window_accuracy": verdict.source_accuracy,
             "marginal_entropy": float(marginal_entropy(probabilities)),
-            "effective_classes": alone.effective_classes,
+            "effective_classes": float(effective_classes(counts)),
             "source_effective_classes": verdict.source_effective_classes,
-            "top_class_share": alone.top_class_share,
+            "top_class_share": float(counts.max()) / len(predictions),
             "source_top_class_share": verdict.source_top_class_share if bool(paired.any()) else math.nan,
             "source_agreement": verdict.agreement,
             "collapsed": float(verdict.collapsed),
