@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 import tta
 from tta.adapters import Adapter, AdapterOutput, Facts, ResetScope, Tent, Updater
-from tta.adapters.base import checked_logits
+from tta.adapters.base import checked_logits, finite_samples
 from tta.online import OnlineModel, SourceSnapshot, TorchUpdater
 from tta.resets import Periodic
 
@@ -58,6 +58,14 @@ def test_a_foreign_method_resets_what_it_asks_for(toy, scope):
     everything = scope is ResetScope.ALL
     assert bool(online.optimizer.state) != everything
     assert int(online.adapter.seen) == (0 if everything else 3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_pixels_whose_sum_overflows_are_finite_all_the_same(dtype):
+    x = torch.zeros(3, 100, dtype=dtype)
+    x[1] = torch.finfo(dtype).max / 50
+    x[2, 7], x[2, 8] = torch.inf, -torch.inf
+    assert finite_samples(x).tolist() == [True, True, False]
 
 
 def test_smallest_batch_of_a_method(toy):

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from contextlib import nullcontext
 from typing import Any
 from unittest import mock
 
@@ -11,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from torchvision.ops import FrozenBatchNorm2d
 
 import models
@@ -172,14 +174,37 @@ class CentredOverTheBatch(nn.Module):
 
 
 class Dropping(nn.Module):
-    """Draws random numbers whatever its mode."""
+    """Draws random numbers whatever its mode, which seldom matter."""
+
+    def __init__(self, rate: float = 1e-6) -> None:
+        super().__init__()
+        self.body, self.rate = small_mlp(), rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(nn.functional.dropout(x, self.rate))
+
+
+class Squeezing(nn.Module):
+    """Returns a vector for a batch of one."""
 
     def __init__(self) -> None:
         super().__init__()
         self.body = small_mlp()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.body(nn.functional.dropout(x, 0.3))
+        return self.body(x).squeeze()
+
+
+class Checkpointing(nn.Module):
+    """Throws activations away and computes them again, in the way that ``torch.autograd.grad`` refuses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = small_mlp()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.body[:2](x).requires_grad_()
+        return self.body[2:](x) + 0.0 * checkpoint(self.body[2:], x, use_reentrant=True)
 
 
 def checkpointing() -> nn.Module:
@@ -193,23 +218,39 @@ def checkpointing() -> nn.Module:
     [
         CentredOverTheBatch,
         Dropping,
+        lambda: Dropping(0.3),
+        Squeezing,
+        Checkpointing,
         checkpointing,
         lambda: torch.compile(network("vit"), backend="eager"),
         lambda: timm.create_model("test_resnet", num_classes=6),
     ],
-    ids=["mixes samples", "dropout", "checkpointing", "compiled", "batch statistics"],
+    ids=[
+        "mixes samples",
+        "rare dropout",
+        "dropout",
+        "squeezes",
+        "checkpoints",
+        "checkpointing",
+        "compiled",
+        "batch statistics",
+    ],
 )
 @pytest.mark.parametrize("name", ["sar", "deyo"])
 def test_the_plain_way_bit_for_bit_where_graphs_over_some_samples_would_be_wrong(name, make):
     model = make()
     batches = torch.rand(3, 8, 3, 16, 16)
+    batches[:, 1] = batches[:, 0]
     ends = []
-    for context in (plainly(), mock.patch("tta.adapters.first_pass.PLAYED", 0.8)):
-        online = tta.online(copy.deepcopy(model), name, lr=0.01, margin=0.97, select=Select())
+    for context in (plainly(), nullcontext()):
+        arguments = {"sar": {"reset_threshold": 0.0}, "deyo": {"plpd_threshold": -0.5, "patches": 2}}[name]
+        online = tta.online(copy.deepcopy(model), name, lr=0.01, margin=2.0, select=Select(), **arguments)
+        start = weights(online)
         with context:
             torch.manual_seed(0)
             logits = [online(x) for x in batches]
         ends.append((torch.stack(logits), weights(online)))
+        assert not torch.equal(ends[-1][1], start)
     assert torch.equal(ends[0][0], ends[1][0])
     assert torch.equal(ends[0][1], ends[1][1])
 
@@ -228,11 +269,13 @@ def test_a_model_is_looked_at_anew_after_prepare():
 
 
 def test_the_first_look_draws_no_random_numbers_and_counts_as_no_pass():
-    online = adapted("mlp", "eta", margin=1e-3)
+    online = tta.online(Dropping(), "eta", margin=1e-3)
+    x = torch.full((8, 3, 16, 16), 0.5)
     torch.manual_seed(5)
+    nn.functional.dropout(x, 1e-6)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    assert passes(online, torch.full((8, 3, 16, 16), 0.5)) == (8, 0)
+    assert passes(online, x) == (8, 0)
     assert torch.equal(torch.rand(3), expected)
 
 

@@ -19,6 +19,7 @@ class _Trainer:
 
     def __init__(self, fail: bool) -> None:
         self.fail = fail
+        self.strategy = SimpleNamespace(checkpoint_io=TorchCheckpointIO())
 
     def save_checkpoint(self, path: Path, weights_only: bool) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -51,12 +52,23 @@ def test_a_file_written_directly_is_as_lightnings(tmp_path: Path) -> None:
     assert ours == theirs == {"step": 3}
 
 
-@pytest.mark.parametrize("given", [None, AsyncCheckpointIO()])
-def test_a_way_to_write_that_the_trainer_was_given_is_left(given: Any) -> None:
-    trainer: Any = SimpleNamespace(strategy=SimpleNamespace(checkpoint_io=given or TorchCheckpointIO()))
-    module: Any = None
-    BatchCheckpoint().setup(trainer, module, "fit")
-    assert trainer.strategy.checkpoint_io is given if given else isinstance(trainer.strategy.checkpoint_io, DirectFile)
+def test_a_full_disk_is_called_so_by_a_direct_file() -> None:
+    with pytest.raises(OSError, match="No space left"):
+        DirectFile().save_checkpoint({"weights": torch.zeros(100_000)}, "/dev/full")
+
+
+@pytest.mark.parametrize("given", [TorchCheckpointIO(), AsyncCheckpointIO()])
+def test_the_trainers_own_way_to_write_is_put_aside_at_most_for_the_stream_s_checkpoint(
+    given: Any, tmp_path: Path
+) -> None:
+    trainer: Any = _Trainer(fail=False)
+    trainer.strategy.checkpoint_io = given
+    used = []
+    save = trainer.save_checkpoint
+    trainer.save_checkpoint = lambda *a, **k: (used.append(trainer.strategy.checkpoint_io), save(*a, **k))
+    save_whole(trainer, tmp_path / "last.ckpt")
+    assert (used[0] is given) == isinstance(given, AsyncCheckpointIO)
+    assert trainer.strategy.checkpoint_io is given
 
 
 def test_the_interval_is_checked() -> None:

@@ -224,3 +224,19 @@ def test_an_error_in_the_model_leaves_functions_as_they_were():
     layer = nn.Linear(4, 3)
     assert layer(torch.rand(2, 4)).requires_grad
     assert not played_back()
+
+
+def test_layers_whose_weights_are_computed_are_not_played_back():
+    """Two tensors that come and go may have the same identity: only parameters are kept apart by it."""
+    model = nn.Sequential(nn.Conv1d(4, 6, 3), nn.GroupNorm(2, 6), nn.Conv1d(6, 6, 3, padding=1), nn.Flatten())
+    model.append(nn.Linear(60, 5))
+    for layer in (0, 2):
+        nn.utils.parametrizations.weight_norm(model[layer])
+    Select().freeze_rest(model)
+    x = torch.rand(6, 4, 12)
+    record = ForwardRecord(model, x)
+    logits = record.graph(CHOSEN)
+    torch.testing.assert_close(logits, model(x)[CHOSEN])
+    for played, plain in zip(gradients(model, logits), gradients(model, model(x[CHOSEN])), strict=True):
+        torch.testing.assert_close(played, plain)
+    assert not record.complete

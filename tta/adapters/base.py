@@ -43,8 +43,8 @@ class Facts:
         predicts_after: Returned logits are those from after the update.
         smallest_domain: Fewest samples of a domain from which the method learns anything.
         forwards: Forward passes of the model per sample, an upper bound; those of parts inside it do not count. A graph
-            built from a :class:`~tta.functional.ForwardRecord` is none; where frozen layers must be computed again for
-            it, up to 0.4 more.
+            built from a :class:`~tta.functional.ForwardRecord` is none. Where layers must be computed again for it, up
+            to 0.4 more on average, and at the first batch up to one.
         backwards: Backward passes through the model per sample, an upper bound.
         changes_statistics: The method moves the running statistics of normalisation layers.
         one_process: Processes cannot share the method: what it keeps of the stream, or the step that it takes, belongs

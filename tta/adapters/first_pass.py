@@ -4,17 +4,16 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import CheckpointError
 
 from tta.adapters.base import Updater, checked_logits
 from tta.functional.chunks import in_chunks
 from tta.functional.forward_record import ForwardRecord, a_check
 from tta.functional.independence import same_logits, uses_batch_statistics
 
-PLAYED = 0.75
+LIMIT_PLAYED = 0.75
 """Share of samples that teach from which on a graph over the whole batch costs less than one built from a record."""
 
-COMPUTED = 0.4
+LIMIT_COMPUTED = 0.4
 """The same where layers cannot be played back, so that building the graph takes another forward pass."""
 
 
@@ -98,7 +97,7 @@ class FirstPasses(nn.Module):
     (:class:`~tta.functional.ForwardRecord`). It pays as long as they are few, which the running share of past batches
     tells. The choice depends on that share alone, not on the clock, so that two runs agree to the last bit.
 
-    The first batch of two samples or more shows, at the cost of passes over four samples, whether the model treats
+    The first batch of two samples or more shows, at the cost of passes over four images, whether the model treats
     samples independently, and whether its layers can be played back. Networks with batch statistics always have a graph
     over the whole batch.
     """
@@ -129,7 +128,7 @@ class FirstPasses(nn.Module):
             InputError: If the model returns no logits of shape ``(B, C)``.
         """
         if self._limit is None and len(x) > 1:
-            self._limit = share_limit(model, x[:2])
+            self._limit = share_limit(model, x[:1])
         limit = self._limit or 0.0
         if len(x) == 1 or limit == 0.0 or bool(self.share > limit):
             return WholePass(model, x, independent=limit > 0.0)
@@ -152,40 +151,49 @@ class FirstPasses(nn.Module):
 def share_limit(model: nn.Module, x: Tensor) -> float:
     """Share of samples that teach up to which graphs of their own pay; 0 where they cannot be built, or not rightly.
 
-    They cannot where the model mixes samples, draws random numbers, checkpoints activations, is compiled, or returns
-    something else than logits of shape ``(B, C)``.
+    They cannot where the model mixes samples, draws random numbers, checkpoints activations, is compiled, returns
+    something else than logits of shape ``(B, C)``, or refuses one or two images.
 
     Args:
         model: The prepared classifier.
-        x: Two images, shape ``(2, ...)``.
+        x: An image, shape ``(1, ...)``.
     """
     if uses_batch_statistics(model) or is_compiled(model):
         return 0.0
     devices = [x.device] if x.device.type == "cuda" else []
     with torch.random.fork_rng(devices), a_check():
-        record = ForwardRecord(model, x)
-        if not isinstance(record.logits, Tensor) or record.logits.dim() != 2:
+        try:
+            return _tried_out(model, x)
+        except Exception:  # noqa: BLE001  whatever a foreign model raises: if it matters, the plain pass raises it too
             return 0.0
-        with torch.no_grad():
-            independent = same_logits(record.logits[1:], model(x[1:]))
-        if not independent or not _has_gradients(model, record.graph(torch.tensor([False, True], device=x.device))):
-            return 0.0
-    return PLAYED if record.complete else COMPUTED
+
+
+def _tried_out(model: nn.Module, x: Tensor) -> float:
+    before = _random_state(x.device)
+    record = ForwardRecord(model, torch.cat([x + 1.0, x]))
+    with torch.no_grad():
+        alone = model(x)
+    played = record.graph(torch.tensor([False, True], device=x.device))
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    torch.autograd.grad(played.sum(), trained, allow_unused=True)
+    together = record.logits[1:]
+    rightly = together.dim() == 2 and same_logits(together, alone) and same_logits(together, played)
+    if not rightly or not torch.equal(before, _random_state(x.device)):
+        return 0.0
+    return LIMIT_PLAYED if record.complete else LIMIT_COMPUTED
+
+
+def _random_state(device: torch.device) -> Tensor:
+    states = [torch.get_rng_state()]
+    if device.type == "cuda":
+        states.append(torch.cuda.get_rng_state(device))
+    return torch.cat(states)
 
 
 def is_compiled(model: nn.Module) -> bool:
     """Whether a model or a part of it is compiled by ``torch.compile``, which fixes shapes and what runs."""
     compiled = torch._dynamo.OptimizedModule
     return any(isinstance(module, compiled) or module._compiled_call_impl is not None for module in model.modules())
-
-
-def _has_gradients(model: nn.Module, logits: Tensor) -> bool:
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    try:
-        torch.autograd.grad(logits.sum(), trained, allow_unused=True)
-    except CheckpointError:
-        return False
-    return True
 
 
 def at_least_one(chosen: Tensor) -> Tensor:

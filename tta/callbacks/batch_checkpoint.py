@@ -1,6 +1,8 @@
 """Checkpoints counted in batches, written whole or not at all."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -47,17 +49,24 @@ class BatchCheckpoint(Checkpoint):
             raise InputError(f"every_n_batches={every_n_batches}: need at least 1")
         self.every_n_batches = every_n_batches
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write files directly, unless the trainer was given a way to write them."""
-        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
-            trainer.strategy.checkpoint_io = DirectFile()
-
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save, when it is time."""
         if (batch_idx + 1) % self.every_n_batches == 0 or trainer.is_last_batch:
             save_whole(trainer, last_checkpoint(trainer.default_root_dir))
+
+
+@contextmanager
+def _directly(trainer: Trainer) -> Iterator[None]:
+    """Within the context, checkpoints go straight into their file, unless the trainer was given a way to write them."""
+    usual = trainer.strategy.checkpoint_io
+    if type(usual) is TorchCheckpointIO:
+        trainer.strategy.checkpoint_io = DirectFile()
+    try:
+        yield
+    finally:
+        trainer.strategy.checkpoint_io = usual
 
 
 def last_checkpoint(folder: str | Path) -> Path:
@@ -74,7 +83,8 @@ def save_whole(trainer: Trainer, path: Path) -> None:
     beside = path.with_suffix(".tmp")
     with written(path, GO_ON):
         try:
-            trainer.save_checkpoint(beside, weights_only=False)
+            with _directly(trainer):
+                trainer.save_checkpoint(beside, weights_only=False)
             if trainer.is_global_zero:
                 with beside.open("rb") as file:
                     os.fsync(file.fileno())
