@@ -1,14 +1,17 @@
 """The command line, as people call it."""
 
+import errno
 import json
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data import DataLoader, Dataset
 
 from tta.cli import main
 
@@ -238,6 +241,33 @@ def test_an_unreadable_image_is_named_in_one_line_also_by_a_worker(
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith(("tta: error", "Traceback"))]
     assert len(said) == 1
     assert said[0].startswith(f"tta: error: image: '{broken}' cannot be read (")
+
+
+class CutOff(Dataset[int]):
+    """Fails as the queue to a worker does that dies between an announcement and its batch."""
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> int:
+        raise ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
+
+
+@pytest.mark.parametrize(("batches", "status"), [(DataLoader(CutOff()), 2), (CutOff(), None)])
+def test_a_worker_that_dies_as_it_hands_over_a_batch_is_told(
+    batches: DataLoader[int] | CutOff, status: int | None, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setattr("tta.cli._run", lambda command, words: list(batches))
+    if status is None:  # a connection that is no loader's matter
+        with pytest.raises(ConnectionResetError):
+            main(["adapt"])
+        return
+    assert main(["adapt"]) == status
+    said = capsys.readouterr().err
+    assert said.startswith(
+        "tta: error: a DataLoader worker died while it handed over a batch (Connection reset by peer)"
+    )
+    assert said.endswith("go on with --ckpt_path last\n")
 
 
 def test_a_run_that_cannot_be_built_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

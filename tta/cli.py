@@ -5,6 +5,8 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from traceback import extract_tb
 from typing import NoReturn
 
 from tta.errors import InputError
@@ -82,6 +84,8 @@ def _message(error: Exception) -> str | None:
         return f"cannot write{place} ({error.strerror}): make room, then go on with --ckpt_path last"
     if "DataLoader worker" in str(error):
         return _of_a_worker(str(error))
+    if isinstance(error, ConnectionError) and _from_a_loader(error):
+        return _of_a_worker(f"a DataLoader worker died while it handed over a batch ({error.strerror})")
     if type(error).__name__ == "MisconfigurationException":  # Lightning's, by name to spare its import
         return " ".join(str(error).split())
     if isinstance(error, RuntimeError) and str(error).startswith("Error(s) in loading state_dict"):
@@ -102,6 +106,10 @@ def _of_a_worker(said: str) -> str:
         return f"the data set failed in a worker of the loader: {reason}; --traceback shows where"
     reason = " ".join(said.split())
     return f"{reason}: if memory ran out, lower data.num_workers or data.batch_size; go on with --ckpt_path last"
+
+
+def _from_a_loader(error: Exception) -> bool:
+    return any("torch/utils/data" in Path(frame.filename).as_posix() for frame in extract_tb(error.__traceback__))
 
 
 def _run(command: str, words: Sequence[str]) -> None:

@@ -144,7 +144,7 @@ OTHERS: dict[str, tuple[Callable[[], tta.OnlineModel], str]] = {
     ),
     "other method": (
         lambda: small(method="sar"),
-        r"of 1 names .* is '.*adapter\.entropy_ema', which only the state has",
+        r"of 2 names .* is '.*adapter\.entropy_ema', which only the state has",
     ),
 }
 
