@@ -162,10 +162,12 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    results = {name: measure(name, options.repeats) for name in options.network}
-    setting = {"threads": options.threads, "batch": BATCH, "repeats": options.repeats, "torch": torch.__version__}
     path = Path(__file__).with_suffix(".json")
-    path.write_text(json.dumps({"setting": setting, "milliseconds": results}, indent=1) + "\n")
+    found = json.loads(path.read_text()) if path.exists() else {}
+    for name in options.network:
+        setting = {"threads": options.threads, "batch": BATCH, "repeats": options.repeats, "torch": torch.__version__}
+        found[name] = {"setting": setting, "milliseconds": measure(name, options.repeats)}
+        path.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -109,7 +109,7 @@ def test_twenty_steps_end_in_the_weights_of_the_plain_way(kind, name, share, siz
     fast, plain = adapted(kind, name, margin), adapted(kind, name, margin)
     start = weights(plain)
     for x in batches:
-        with mock.patch("tta.functional.chunks.CHUNK", chunk):
+        with mock.patch.multiple("tta.functional.chunks", CHUNK=chunk, CHUNK_VALUES=1):
             logits = fast(x)
         with plainly():
             torch.testing.assert_close(logits, plain(x), rtol=1e-4, atol=1e-4)

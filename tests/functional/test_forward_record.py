@@ -116,6 +116,7 @@ CHOSEN = torch.tensor([False, True, True, False, False, True])
 @pytest.fixture(params=[2, 16], ids=["in chunks", "at once"])
 def _chunk(request, monkeypatch) -> None:
     monkeypatch.setattr("tta.functional.chunks.CHUNK", request.param)
+    monkeypatch.setattr("tta.functional.chunks.CHUNK_VALUES", 1)
 
 
 @pytest.mark.usefixtures("_chunk")

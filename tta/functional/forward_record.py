@@ -63,7 +63,7 @@ class ForwardRecord:
         rows = chosen.nonzero().squeeze(1)
         if not self._narrowed:
             self._narrow(rows)
-        *parts, last = chunks(rows)
+        *parts, last = chunks(rows, self._x[0].numel())
         players = [Player({weight: deque(queue) for weight, queue in self._outputs.items()}) for _ in parts]
         players.append(Player(self._outputs))
         logits, start = [], 0
