@@ -24,6 +24,8 @@ def draw_speed(cells: list[Figures], file: Path) -> None:
         for number, (network, colour) in enumerate(COLOURS.items()):
             found = [cell for cell in cells if (cell["adapter"], cell["network"]) == (adapter, network)]
             found = sorted((cell for cell in found if cell["batch"] == 64), key=lambda cell: cell["share"])
+            if not found:
+                continue
             ratios = [cell["published_to_ours"] for cell in found]
             middle = [ratio["median"] for ratio in ratios]
             below, above = ([abs(ratio[end] - ratio["median"]) for ratio in ratios] for end in ("least", "most"))

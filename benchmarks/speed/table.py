@@ -16,7 +16,7 @@ Our adapters against plain loops of the published algorithms (`published.py`): t
 optimiser, eval mode, batch statistics where there is batch normalisation. All sides take turns in one process. Ratios
 are medians over repeats, taken repeat by repeat, with the least and the most in brackets; above 1 ours is faster.
 Weights and images are random; of four images drawn for each one taken those with the lowest and the highest entropies
-are taken, and the margin is set so that the share in the head of a column is reliable.
+are taken, and the margin is set so that the share in the head of a column is reliable. A dash: not measured.
 """
 ALL_CELLS = """All times are of one call. *Still reliable*: share of images that also teach in SAR's second pass, by the
 published loop; where it is 0 ours leaves out the second backward pass, and the published loop does not. *Passes* are
