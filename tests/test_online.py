@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 import tta
 from tta.adapters import Adapter, AdapterOutput, Facts, ResetScope, Tent, Updater
-from tta.adapters.base import checked_logits, finite_samples
+from tta.adapters.base import checked_logits
+from tta.functional import finite_samples
 from tta.online import OnlineModel, SourceSnapshot, TorchUpdater
 from tta.resets import Periodic
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from tta.adapters.base import Adapter
 from tta.errors import InputError
+from tta.functional.pixels import finite_samples
 
 
 def show_source(adapter: Adapter, model: nn.Module, load: Callable[[], Iterable[Any]]) -> None:
@@ -46,7 +47,7 @@ def source_images(batches: Iterable[Any], model: nn.Module) -> Iterator[Tensor]:
         else:
             images = batch["image"] if isinstance(batch, Mapping) else batch[0]
         images = images.to(device)
-        finite = torch.isfinite(images).flatten(1).all(dim=1)
+        finite = finite_samples(images)
         if bool(finite.any()):
             yield images[finite]
 
@@ -67,6 +68,6 @@ def labelled_source_images(batches: Iterable[Any], model: nn.Module) -> Iterator
             raise InputError("source= has batches without labels: give pairs (images, labels), or keys image and label")
         pair = (batch["image"], batch["label"]) if isinstance(batch, Mapping) else batch[:2]
         images, labels = (tensor.to(device) for tensor in pair)
-        usable = torch.isfinite(images).flatten(1).all(dim=1) & (labels >= 0)
+        usable = finite_samples(images) & (labels >= 0)
         if bool(usable.any()):
             yield images[usable], labels[usable]

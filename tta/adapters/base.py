@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tta.errors import InputError
+from tta.functional.pixels import finite_samples
 from tta.growing_buffers import GrowingBuffers
 
 
@@ -278,13 +279,6 @@ class Adapter(GrowingBuffers, ABC):
 
         Methods whose processes exchange gradients override this.
         """
-
-
-def finite_samples(x: Tensor) -> Tensor:
-    """Which samples have only finite pixels, shape ``(B,)``, bool."""
-    # A sum is not finite where a pixel is not. Where one overflows, pixels are looked at one by one.
-    finite = torch.isfinite(x.flatten(1).sum(dim=1))
-    return finite if bool(finite.all()) else torch.isfinite(x).flatten(1).all(dim=1)
 
 
 def is_too_few(error: ValueError) -> bool:

@@ -4,9 +4,10 @@ import torch
 from torch import Tensor, nn
 
 from tta.adapters.base import AdapterOutput, Facts, Updater
-from tta.adapters.entropy_minimization import EntropyMinimization, check_positive, entropy_margin, mean_or_zero
-from tta.adapters.first_pass import FirstPass, FirstPasses, nobody
+from tta.adapters.entropy_minimization import check_positive, entropy_margin, mean_or_zero
+from tta.adapters.first_pass import FirstPass, nobody
 from tta.adapters.select import Select
+from tta.adapters.selective_minimization import SelectiveMinimization
 from tta.adapters.subset import subset_logits
 from tta.errors import InputError
 from tta.functional.entropy import softmax_entropy
@@ -14,7 +15,7 @@ from tta.functional.patches import shuffled_patches
 from tta.seeds import derived_seed
 
 
-class DeYO(EntropyMinimization):
+class DeYO(SelectiveMinimization):
     r"""Entropy minimisation on samples that are certain, and less so once their patches are shuffled.
 
     A sample is *certain* when its entropy is below ``margin * ln C``. Certain samples go through the model again with
@@ -85,18 +86,12 @@ class DeYO(EntropyMinimization):
         self.plpd_threshold = plpd_threshold
         self.patches = patches
         self.seed = seed
-        self.passes = FirstPasses()
         self.register_buffer("shuffles", torch.tensor(0))
-
-    def prepare(self, model: nn.Module) -> None:
-        """As all entropy minimisation."""
-        super().prepare(model)
-        self.passes.prepare()
 
     def reset(self) -> None:
         """Back to the first shuffle, and forget how many samples were reliable."""
+        super().reset()
         self.shuffles.zero_()
-        self.passes.reset()
 
     def adapt(self, model: nn.Module, x: Tensor, updater: Updater) -> AdapterOutput:
         """One step on the reliable samples, if there are any."""

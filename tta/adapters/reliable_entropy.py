@@ -6,18 +6,18 @@ from torch import Tensor, nn
 
 from tta.adapters.base import AdapterOutput, Updater
 from tta.adapters.entropy_minimization import (
-    EntropyMinimization,
     check_positive,
     entropy_margin,
     mean_or_zero,
     no_contribution,
 )
-from tta.adapters.first_pass import FirstPasses, nobody
+from tta.adapters.first_pass import nobody
 from tta.adapters.select import Select
+from tta.adapters.selective_minimization import SelectiveMinimization
 from tta.functional.entropy import softmax_entropy
 
 
-class ReliableEntropy(EntropyMinimization):
+class ReliableEntropy(SelectiveMinimization):
     r"""Base of methods that minimise :math:`\exp(E_0 - H) H` over reliable, non-redundant samples.
 
     Args:
@@ -36,18 +36,12 @@ class ReliableEntropy(EntropyMinimization):
         check_positive(margin=margin, redundancy=redundancy)
         self.margin = margin
         self.redundancy = redundancy
-        self.passes = FirstPasses()
         self.register_buffer("mean_prediction", torch.empty(0))
-
-    def prepare(self, model: nn.Module) -> None:
-        """As all entropy minimisation."""
-        super().prepare(model)
-        self.passes.prepare()
 
     def reset(self) -> None:
         """Forget the moving average of predictions, and how many samples were selected."""
+        super().reset()
         self.mean_prediction = self.mean_prediction.new_empty(0)
-        self.passes.reset()
 
     def penalty(self, model: nn.Module) -> Tensor | float:
         """What is added to the loss of every step."""

@@ -5,20 +5,20 @@ from torch import Tensor, nn
 
 from tta.adapters.base import AdapterOutput, Facts, ResetScope, Updater
 from tta.adapters.entropy_minimization import (
-    EntropyMinimization,
     check_positive,
     entropy_margin,
     mean_or_zero,
 )
-from tta.adapters.first_pass import FirstPass, FirstPasses, nobody
+from tta.adapters.first_pass import FirstPass, nobody
 from tta.adapters.select import Select, published_layers
+from tta.adapters.selective_minimization import SelectiveMinimization
 from tta.errors import InputError
 from tta.functional.entropy import softmax_entropy
 from tta.functional.normalization import batch_statistics_only
 from tta.functional.sharpness import perturb_to_worst_case, restore_parameters
 
 
-class SAR(EntropyMinimization):
+class SAR(SelectiveMinimization):
     r"""Minimise the entropy of reliable samples, and its sharpness; reset the model when entropy gets too low.
 
     A sample is *reliable* when its entropy is below ``margin * ln C``. One step: the gradient of the mean reliable
@@ -80,7 +80,6 @@ class SAR(EntropyMinimization):
         self.rho = rho
         self.reset_threshold = reset_threshold
         self.published = published
-        self.passes = FirstPasses()
         self.register_buffer("entropy_ema", torch.tensor(torch.nan))
 
     def prepare(self, model: nn.Module) -> None:
@@ -89,12 +88,11 @@ class SAR(EntropyMinimization):
         if self.published:
             model.train()
             batch_statistics_only(model)
-        self.passes.prepare()
 
     def reset(self) -> None:
         """Forget the moving average of the entropy, and how many samples were reliable."""
+        super().reset()
         self.entropy_ema.fill_(torch.nan)
-        self.passes.reset()
 
     def adapt(self, model: nn.Module, x: Tensor, updater: Updater) -> AdapterOutput:
         """One sharpness-aware step on the reliable samples."""

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from tta.adapters.base import AdapterOutput, Facts, Updater, checked_logits
-from tta.adapters.entropy_minimization import EntropyMinimization, check_positive, no_contribution
-from tta.adapters.first_pass import FirstPasses, nobody
+from tta.adapters.entropy_minimization import check_positive, no_contribution
+from tta.adapters.first_pass import nobody
 from tta.adapters.select import Select
+from tta.adapters.selective_minimization import SelectiveMinimization
 from tta.adapters.subset import subset_logits
 from tta.adapters.views import ROIDViews, Transform, random_views
 from tta.adapters.weight_copy import WeightCopy
@@ -21,7 +22,7 @@ from tta.functional.self_training import (
 )
 
 
-class WeightedSelfTraining(EntropyMinimization):
+class WeightedSelfTraining(SelectiveMinimization):
     r"""Base of ROID and CMF: a step on weighted samples, after which weights are averaged with those of the source.
 
     With :math:`w` the weights of :func:`~tta.functional.certainty_diversity_weights`, the loss is
@@ -73,7 +74,6 @@ class WeightedSelfTraining(EntropyMinimization):
         self.views = ROIDViews() if views is None else views
         self.seed = seed
         self.source = WeightCopy()
-        self.passes = FirstPasses()
         self.register_buffer("mean_prediction", torch.empty(0))
         self.register_buffer("draws", torch.tensor(0))
 
@@ -85,13 +85,12 @@ class WeightedSelfTraining(EntropyMinimization):
         """Eval mode with batch statistics; only the selected layers adapt, and their source values are kept."""
         super().prepare(model)
         self.source.fill(model)
-        self.passes.prepare()
 
     def reset(self) -> None:
         """Back to uniform mean predictions and the first views, and forget how many samples had a weight."""
+        super().reset()
         self.mean_prediction = self.mean_prediction.new_empty(0)
         self.draws.zero_()
-        self.passes.reset()
 
     def predict(self, model: nn.Module, x: Tensor) -> Tensor:
         """Logits with the prior correction of this batch, shape ``(B, C)``, float32."""

@@ -11,6 +11,7 @@ from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 
 from tta.callbacks.append_file import AppendFile
+from tta.functional.pixels import finite_samples
 from tta.modules import OnlineAdaptation
 from tta.modules.processes import of_all_processes, of_this_process
 from tta.monitor import peak_memory_mb
@@ -96,7 +97,7 @@ class Recorder(Callback):
         """Write the predictions of a frozen model."""
         logits = outputs["logits"]
         no_source = torch.full((len(logits),), -1)
-        finite = torch.isfinite(batch["image"]).flatten(1).all(1)
+        finite = finite_samples(batch["image"])
         domains = cast(OnlineAdaptation, pl_module).monitor.domains
         self._record_predictions(trainer, domains, batch, logits, no_source, finite)
 

@@ -28,6 +28,7 @@ from tta.functional.marginal import view_marginal_entropy
 from tta.functional.meta import distillation_step, meta_distillation_loss
 from tta.functional.normalization import batch_statistics, batch_statistics_only, mixed_batch_statistics
 from tta.functional.patches import shuffled_patches
+from tta.functional.pixels import finite_samples
 from tta.functional.self_training import (
     certainty_diversity_weights,
     min_max_scaled,
@@ -52,6 +53,7 @@ __all__ = (
     "distillation_step",
     "effective_classes",
     "expectation_maximization",
+    "finite_samples",
     "fisher_information",
     "fisher_penalty",
     "generalized_logit_adjusted_loss",

@@ -63,16 +63,16 @@ class ForwardRecord:
         rows = chosen.nonzero().squeeze(1)
         if not self._narrowed:
             self._narrow(rows)
-        *parts, last = chunks(rows, self._x[0].numel())
-        players = [Player({weight: deque(queue) for weight, queue in self._outputs.items()}) for _ in parts]
-        players.append(Player(self._outputs))
-        logits, start = [], 0
-        for player, part in zip(players, (*parts, last), strict=True):
+        logits, start, self.complete = [], 0, True
+        for part in chunks(rows, self._x[0].numel()):
+            is_last = start + len(part) == len(rows)  # which lets go of each output once it is used
+            queues = self._outputs if is_last else {weight: deque(queue) for weight, queue in self._outputs.items()}
+            player = Player(queues)
             with _set(_playing, player):
                 logits.append(player.run(self._model, self._x[part], start))
             start += len(part)
-        self._outputs = players[-1].still_valid
-        self.complete = all(player.complete for player in players)
+            self.complete = self.complete and player.complete
+        self._outputs = player.still_valid
         return torch.cat(logits)
 
     def _narrow(self, rows: Tensor) -> None:

@@ -1,5 +1,6 @@
 """Outputs of frozen layers, recorded in one pass through a model and given in place of the layers in another."""
 
+from abc import ABC, abstractmethod
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -45,14 +46,8 @@ Outputs = dict[nn.Parameter, deque[Output | None]]
 """By weight, an entry for each call of its layer, in order; ``None`` for a call that cannot be played back."""
 
 
-class Recorder(TorchFunctionMode):
-    """Keeps the outputs of frozen layers, by weight, in the order of their calls."""
-
-    def __init__(self, size: int) -> None:
-        super().__init__()
-        self.outputs: Outputs = defaultdict(deque)
-        self._size = size
-        self._below = True
+class _Calls(TorchFunctionMode, ABC):
+    """Within it, torch's functions are called by :meth:`call`."""
 
     def __torch_function__(
         self,
@@ -61,7 +56,24 @@ class Recorder(TorchFunctionMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:  # noqa: ANN401  whatever the function returns
-        kwargs = kwargs or {}
+        return self.call(func, args, kwargs or {})
+
+    @abstractmethod
+    def call(self, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:  # noqa: ANN401
+        """What the function returns, or what is to stand for it."""
+
+
+class Recorder(_Calls):
+    """Keeps the outputs of frozen layers, by weight, in the order of their calls."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.outputs: Outputs = defaultdict(deque)
+        self._size = size
+        self._below = True
+
+    def call(self, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:  # noqa: ANN401
+        """What the function returns; kept if it is a frozen layer."""
         result = func(*args, **kwargs)
         if any(isinstance(value, Tensor) and value.requires_grad for value in (*args, *kwargs.values())):
             self._below = False
@@ -73,7 +85,7 @@ class Recorder(TorchFunctionMode):
         return result
 
 
-class Player(TorchFunctionMode):
+class Player(_Calls):
     """Gives rows of recorded outputs in place of layers; each output is taken from its queue as it is used.
 
     Attributes:
@@ -99,14 +111,8 @@ class Player(TorchFunctionMode):
             logits: Tensor = model(x)
         return logits
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:  # noqa: ANN401  whatever the function returns
-        kwargs = kwargs or {}
+    def call(self, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:  # noqa: ANN401
+        """What was recorded, or what the function returns where nothing was."""
         layer = _frozen_layer(func, args, kwargs)
         rows = None if layer is None else self._recorded_rows(layer)
         if layer is None or rows is None:
@@ -122,10 +128,11 @@ class Player(TorchFunctionMode):
     def _recorded_rows(self, layer: Mapping[str, Any]) -> Tensor | None:
         queue = self._outputs.get(layer["weight"])
         output = queue.popleft() if queue else None
-        usable = output is not None and output.intact and len(layer["input"]) == self._size
-        below = usable and output is not None and output.below and not layer["input"].requires_grad
+        if output is not None and not (output.intact and len(layer["input"]) == self._size):
+            output = None
+        below = output is not None and output.below and not layer["input"].requires_grad
         self.still_valid[layer["weight"]].append(output if below else None)
-        if not usable or output is None:
+        if output is None:
             return None
         # Not a view to autograd, which would take it for a part of something else.
         return output.value.narrow(0, self._start, self._size).data

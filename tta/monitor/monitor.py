@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tta.adapters.base import AdapterOutput
 from tta.errors import InputError
-from tta.functional.entropy import effective_classes, marginal_entropy
+from tta.functional.entropy import marginal_entropy
 from tta.monitor.calibration import StreamCalibration
 from tta.monitor.collapse import compare
 from tta.monitor.delay import LabelDelay
@@ -176,7 +176,7 @@ class StreamMonitor(nn.Module):
     def _windowed(self) -> dict[str, float]:
         probabilities, labels, source = self.window.rows()
         predictions = probabilities.argmax(dim=1)
-        counts, known = torch.bincount(predictions, minlength=self.num_classes), labels >= 0
+        alone = compare(predictions, predictions, labels, self.num_classes)
         paired = source >= 0
         verdict = compare(predictions[paired], source[paired], labels[paired], self.num_classes)
         for position, flag in enumerate((verdict.collapsed, verdict.below_source)):
@@ -185,13 +185,13 @@ class StreamMonitor(nn.Module):
                 if self.first_flag[position] < 0:
                     self.first_flag[position] = self.count("samples")
         return {
-            "window_accuracy": float((predictions == labels)[known].float().mean()),
+            "window_accuracy": alone.accuracy,
             "window_accuracy_paired": verdict.accuracy,
             "source_window_accuracy": verdict.source_accuracy,
             "marginal_entropy": float(marginal_entropy(probabilities)),
-            "effective_classes": float(effective_classes(counts)),
+            "effective_classes": alone.effective_classes,
             "source_effective_classes": verdict.source_effective_classes,
-            "top_class_share": float(counts.max()) / len(predictions),
+            "top_class_share": alone.top_class_share,
             "source_top_class_share": verdict.source_top_class_share if bool(paired.any()) else math.nan,
             "source_agreement": verdict.agreement,
             "collapsed": float(verdict.collapsed),

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from tta.adapters.base import Adapter, AdapterOutput, ResetScope
 from tta.errors import InputError
 from tta.estimates.base import AccuracyEstimate
+from tta.functional.pixels import finite_samples
 from tta.resets.base import Adaptation, ResetProtocol
 
 
@@ -76,7 +77,7 @@ class AccuracyEstimateReset(ResetProtocol):
     def before(self, adaptation: Adaptation, x: Tensor, domains: Tensor | None) -> ResetScope | None:
         """Nothing; the estimate is made."""
         self.estimated.fill_(torch.nan)
-        images = x[torch.isfinite(x).flatten(1).all(dim=1)]
+        images = x[finite_samples(x)]
         if len(images) == 0:
             return None
         predictor = AdaptedClassifier(adaptation.adapter, adaptation.model)
