@@ -13,7 +13,7 @@ from tta.modules import OnlineAdaptation
 from tta.modules.weights import read_torch_file
 from tta.quiet import quiet
 
-REFRESHES = 10
+REFRESHES = 4
 """How often the progress bar may be drawn, a second; each time takes the processor from the model."""
 
 

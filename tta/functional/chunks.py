@@ -7,7 +7,7 @@ CHUNK = 16
 """Samples that go through a model at once on a CPU where a graph is kept, at least. Large activations are given back to
 the operating system after every batch, and asking for them again takes up to a fifth of the time of a pass."""
 
-CHUNK_VALUES = 450_000
+CHUNK_VALUES = 900_000
 """Values of images that may go through at once in any case: the activations of small images are small."""
 
 
