@@ -108,8 +108,9 @@ def test_report_draws_again_and_compares(
 BAD_INPUT: dict[str, tuple[tuple[str, ...], str]] = {
     "adapter": (
         ("--model.adapter", "Sarr"),
-        "unknown adapter 'Sarr': choose from BNStats, CMF, CoTTA, DeYO, EATA, ETA, Guard, ITTA, LabelShift, LAME, "
-        "MEMO, MetaDMoE, NOTE, RDumb, ROID, RoTTA, SADE, SAR, SHOT, Source, T3A, Tent, or give an import path",
+        "unknown adapter 'Sarr': choose from BNStats, CMF, CoTTA, DeYO, EATA, ETA, FrozenViews, Guard, ITTA, "
+        "LabelShift, LAME, MEMO, MetaDMoE, NOTE, RDumb, ROID, RoTTA, SADE, SAR, SHOT, Source, T3A, Tent, or give an "
+        "import path",
     ),
     "adapter argument": (("--model.adapter.rhoo", "1"), "SAR takes no option 'rhoo': choose from margin, rho, reset_"),
     "type": (("--model.adapter.rho", "big"), "rho: expected a value of type float, got 'big'"),

@@ -50,7 +50,8 @@ def test_lists_of_methods():
     assert tta.list_adapters("s*") == ["sade", "sar", "shot", "source"]
     older = ["bnstats", "eata", "itta", "labelshift", "metadmoe", "sade", "sar", "source", "tent"]
     newer = ["cmf", "cotta", "deyo", "eta", "guard", "lame", "memo", "note", "rdumb", "roid", "rotta", "shot", "t3a"]
-    assert tta.list_adapters() == sorted(older + newer)
+    newest = ["frozenviews"]
+    assert tta.list_adapters() == sorted(older + newer + newest)
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ BASE: dict[str, dict[str, Any]] = {
     "deyo": {"margin": 1.5, "plpd_threshold": -1.0},
     "eata": {"margin": 0.97, "redundancy": 0.95, "fisher_alpha": 20.0},
     "eta": {"margin": 0.97, "redundancy": 0.95},
+    "frozenviews": {"count": 2.0},
     "guard": {"adapter": Tent(), "probes": 8, "images": 40, "budget": 3.0, "level": 0.5},
     "lame": {"affinity": "knn", "neighbours": 1},
     "memo": {"count": 2, "views": v2.RandomHorizontalFlip()},

@@ -129,6 +129,7 @@ CHANGED: dict[str, dict[str, Any]] = {
     },
     "eata": {"margin": 0.2, "redundancy": 0.3, "fisher_alpha": 2000.0, "select": Select(start=0.5)},
     "eta": {"margin": 0.2, "redundancy": 0.3, "select": Select(start=0.5)},
+    "frozenviews": {"count": 1.5, "views": darker, "seed": 1},
     "guard": {
         "adapter": Source(),
         "level": 0.01,
@@ -542,6 +543,7 @@ def but_for_the_clock(state: dict[str, Any], variant: str) -> dict[str, Any]:
 
 LEARN_FROM_ALL = (
     "source",
+    "frozenviews",
     "bnstats",
     "guard",
     "cmf",
@@ -584,8 +586,11 @@ FROM_FEATURES = tuple(
 )
 """Learn from features, or change the head, whatever the logits are: as their documentation says."""
 
+LOG_PROBABILITIES = ("frozenviews",)
+"""Return logarithms of probabilities, for zeros ``-ln C``, as their documentation says; tested with the method."""
 
-@cases(*FROM_FEATURES, *EACH_IMAGE)  # the head of the latter trains too, on rounding
+
+@cases(*FROM_FEATURES, *EACH_IMAGE, *LOG_PROBABILITIES)  # the head of the second ones trains too, on rounding
 def test_constant_logits_teach_nothing(make, everything, trained, stream, variant, kind):
     model = trained(kind)
     head = [m for m in model.modules() if isinstance(m, nn.Linear) and m.out_features == 10][-1]

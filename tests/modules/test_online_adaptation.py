@@ -389,6 +389,18 @@ def test_cost_is_measured_and_validation_is_not_charged(make_stream: Make, make_
 
 
 @undrawn
+@pytest.mark.parametrize(("name", "ratio"), [("source", 0.0), ("tent", 0.97)])
+def test_cost_in_forward_passes(
+    name: str, ratio: float, make_stream: Make, make_host: Make, make_trainer: Make, tmp_path: Path
+) -> None:
+    make_trainer().adapt(make_host(name), make_stream())
+    cost = json.loads((tmp_path / "run" / "summary.json").read_text())["cost"]
+    assert cost["backward_in_forwards"] == pytest.approx(ratio, abs=0.01)
+    passes = cost["forwards_per_sample"] + cost["backward_in_forwards"] * cost["backwards_per_sample"]
+    assert cost["forward_equivalents_per_sample"] == pytest.approx(passes)
+
+
+@undrawn
 def test_monitor_state_is_in_the_checkpoint(make_stream: Make, make_host: Make, make_trainer: Make) -> None:
     trainer, host = make_trainer(), make_host()
     trainer.adapt(host, make_stream())

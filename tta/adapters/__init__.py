@@ -8,6 +8,7 @@ from tta.adapters.cotta import CoTTA
 from tta.adapters.deyo import DeYO
 from tta.adapters.eata import EATA
 from tta.adapters.eta import ETA
+from tta.adapters.frozen_views import FrozenViews
 from tta.adapters.guard import Guard
 from tta.adapters.itta import ITTA
 from tta.adapters.label_shift import LabelShift
@@ -51,6 +52,7 @@ __all__ = (
     "DeYO",
     "ExpectationMaximization",
     "Facts",
+    "FrozenViews",
     "Guard",
     "LabelShift",
     "LabelShiftNetwork",

@@ -19,6 +19,8 @@ from tta.modules import OnlineAdaptation
 from tta.report import figures, read_run, write_report
 from tta.report.render import write_atomically
 
+PASSES = ("forwards_per_sample", "backwards_per_sample", "backward_in_forwards", "forward_equivalents_per_sample")
+
 
 class Report(Callback):
     """At the end of the stream write ``summary.json`` and ``report.html``, and log both to the loggers."""
@@ -73,8 +75,7 @@ def _of_the_stream(trainer: Trainer) -> dict[str, Any]:
 def _of_the_cost(recorder: Recorder | None, summary: dict[str, Any], device: torch.device) -> dict[str, Any]:
     seconds = recorder.seconds if recorder else None
     cost = {
-        "forwards_per_sample": summary.pop("forwards_per_sample"),
-        "backwards_per_sample": summary.pop("backwards_per_sample"),
+        **{name: summary.pop(name) for name in PASSES},
         "seconds": seconds,
         "samples_per_second": summary["samples"] / seconds if seconds else None,
         "peak_memory_mb": recorder.peak_memory_mb if recorder else None,

@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 import torch
 from pytorch_lightning.cli import OptimizerCallable
-from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor, nn
 
 from tta.adapters.base import Adapter, AdapterOutput
@@ -15,19 +14,20 @@ from tta.errors import InputError
 from tta.estimates.base import AccuracyEstimate
 from tta.modules.checks import checked_forward
 from tta.modules.estimation import StreamEstimates
-from tta.modules.frozen_evaluation import Batch, FrozenEvaluation
+from tta.modules.frozen_evaluation import Batch
 from tta.modules.observation import show_to_estimates, show_to_method
-from tta.modules.processes import of_all_processes, of_this_process
+from tta.modules.resumable_adaptation import ResumableAdaptation
+from tta.modules.source_comparison import SourceComparison
 from tta.modules.suitability import check_adaptation, check_frozen_evaluation
 from tta.modules.updater import LightningUpdater
 from tta.modules.weights import load_weights
-from tta.monitor import CostMeter, FrozenSource, SourceBudget, StreamMonitor, none_if_nan
+from tta.monitor import CostMeter, FrozenSource, backward_in_forwards, none_if_nan
 from tta.resets import Adaptation, AdaptedClassifier, ResetProtocol, reset_protocol
 from tta.snapshot import SourceSnapshot
 from tta.source_batches import source_images
 
 
-class OnlineAdaptation(FrozenEvaluation):
+class OnlineAdaptation(ResumableAdaptation):
     """Adapt a source classifier online over a stream of batches, and measure what that does.
 
     Runs under ``StreamTrainer.adapt`` (``tta adapt``). ``test`` and ``predict`` evaluate without adapting, in the
@@ -49,6 +49,9 @@ class OnlineAdaptation(FrozenEvaluation):
         window: Samples that windowed figures look back over.
         source_share: Share of the samples on which the frozen source model is run for comparison, in ``(0, 1]``. By
             default a thirtieth of the passes that the adapter spends.
+        source_predictions: ``predictions.csv`` of a run of adapter ``Source`` over the very same stream. All samples
+            are compared with it, and the frozen source model is not run on the stream. Takes the place of
+            ``source_share``, and one process.
         estimates: Label-free estimates of accuracy to log beside the true one. None by default: those that tell of a
             collapse take further forward passes, which are not counted as the adapter's.
 
@@ -56,12 +59,9 @@ class OnlineAdaptation(FrozenEvaluation):
         shown: Figures of the last batch that stand beside the progress bar.
 
     Raises:
-        InputError: If weights do not fit or cannot be read, if the adapter finds nothing to adapt, or if precision
-            or number of processes do not suit the method.
+        InputError: If weights do not fit or cannot be read, if the adapter finds nothing to adapt, if precision or
+            number of processes do not suit the method, or if recorded predictions are not of this stream.
     """
-
-    monitor: StreamMonitor
-    estimates: StreamEstimates
 
     def __init__(
         self,
@@ -73,6 +73,7 @@ class OnlineAdaptation(FrozenEvaluation):
         protocol: Literal["continual", "per_domain", "episodic"] | ResetProtocol = "continual",
         window: int = 500,
         source_share: float | None = None,
+        source_predictions: str | None = None,
         estimates: list[AccuracyEstimate] | None = None,
     ) -> None:
         super().__init__(backbone, adapter, num_classes, window)
@@ -80,13 +81,12 @@ class OnlineAdaptation(FrozenEvaluation):
         self.optimizer_factory = optimizer
         self.weights = weights
         self.protocol = reset_protocol(protocol)
-        self.budget = SourceBudget(source_share)
+        self.comparison = SourceComparison(source_share, source_predictions)
         # Like the monitor not a submodule: each process estimates on its share of the stream.
         self.__dict__["estimates"] = StreamEstimates(estimates or (), window)
         self.updater = LightningUpdater(self)
         self.shown: dict[str, float] = {}
         self._prepared = False
-        self._resumed: dict[str, Any] | None = None
         self._fresh_optimizer: dict[str, Any] = {}
 
     # ---- set-up -------------------------------------------------------------------------------------------------
@@ -95,6 +95,7 @@ class OnlineAdaptation(FrozenEvaluation):
         """Load source weights, remember them, prepare the model: before processes wrap it and before resuming."""
         if stage == "fit":
             check_adaptation(self.adapter, self.protocol, self.trainer, self._datamodule)
+            self.comparison.open(self.trainer.world_size)
         else:
             check_frozen_evaluation(self.trainer)
         if not self._prepared:
@@ -164,8 +165,11 @@ class OnlineAdaptation(FrozenEvaluation):
             raise InputError(f"a batch of the stream lacks {', '.join(sorted(missing))}: see StreamDataModule")
         if self.monitor.count("samples") == 0:
             checked_forward(self.frozen, batch["image"][:1], self.num_classes)
+            self._count_arithmetic(batch["image"][:2])
         output = self.protocol(self._adaptation(), batch["image"], batch["domain"])
-        source_predictions = self._source_predictions(batch["image"], output.source_logits)
+        source_predictions = self.comparison.predictions(
+            batch, output.source_logits, self.frozen, self.monitor, self.cost
+        )
         there, output = output.logits, _on_cpu(output)
         figures = self.monitor.update(output, batch.get("label"), batch["domain"], source_predictions)
         with self.cost.paused():
@@ -180,16 +184,9 @@ class OnlineAdaptation(FrozenEvaluation):
             "figures": figures,
         }
 
-    def _source_predictions(self, images: Tensor, known: Tensor | None) -> Tensor:
-        predictions = torch.full((len(images),), -1)
-        passes = self.cost.forwards + self.cost.backwards
-        samples = self.monitor.count("samples") + len(images)
-        rows = self.budget.rows(len(images), samples, passes, self.monitor.count("compared"))
-        if len(rows):
-            rows_there = rows.to(self.device)
-            logits = self.frozen(images[rows_there]) if known is None else known[rows_there]
-            predictions[rows] = logits.argmax(dim=1).cpu()
-        return predictions
+    def _count_arithmetic(self, images: Tensor) -> None:
+        trained = self.adapter.trainable(self.backbone) if self.adapter.facts.needs_gradients else []
+        self.backward_in_forwards = backward_in_forwards(self.backbone, trained, images)
 
     def _adaptation(self) -> Adaptation:
         return Adaptation(self.backbone, self.adapter, self.updater, self.source, self._fresh_optimizer)
@@ -216,76 +213,10 @@ class OnlineAdaptation(FrozenEvaluation):
     def _summed(self, value: Tensor) -> Tensor:
         return torch.as_tensor(self.trainer.strategy.reduce(value.to(self.device), reduce_op="sum")).to(value.device)
 
-    # ---- checkpoints --------------------------------------------------------------------------------------------
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what is not in the state dict: source values, counters, the state of the random generator."""
-        norm = self.updater.gradient_norm
-        own = {
-            "adapter": type(self.adapter).__name__,
-            "source": self.source.values,
-            "monitor": self.monitor.state_dict(),
-            "estimates": self.estimates.state_dict(),
-            "protocol": self.protocol.label,
-            "forgetting": self.forgetting,
-            "skipped_steps": self.updater.skipped_steps,
-            "gradient_norm": math.nan if norm is None else float(norm),
-            "forwards": self.cost.forwards,
-            "backwards": self.cost.backwards,
-            "rng": torch.get_rng_state(),
-        }
-        checkpoint["online_adaptation"] = of_all_processes(self.trainer, own)
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take it back.
-
-        Raises:
-            InputError: If the checkpoint comes from another kind of run, another adapter or another protocol.
-        """
-        states = checkpoint.get("online_adaptation")
-        name = type(self.adapter).__name__
-        if states is None or states[0]["adapter"] != name:
-            made_by = "tta fit" if states is None else f"adapter {states[0]['adapter']}"
-            raise InputError(
-                f"the checkpoint was made by {made_by}, this run uses adapter {name}: --ckpt_path resumes the very "
-                "same run; source weights go to --model.weights"
-            )
-        if self.trainer.state.fn == TrainerFn.FITTING:
-            self._resume(of_this_process(self.trainer, states))
-        else:  # a frozen evaluation follows no protocol, so whatever protocol the run had will do
-            weights = {k: v for k, v in checkpoint["state_dict"].items() if not k.startswith("protocol.")}
-            checkpoint["state_dict"] = weights | self.protocol.state_dict(prefix="protocol.")
-
-    def _resume(self, state: dict[str, Any]) -> None:
-        self._resumed = state
-        if state.get("protocol") != self.protocol.label:
-            raise InputError(
-                f"the checkpoint was made under protocol {state.get('protocol')}, this run's is {self.protocol.label}: "
-                "--ckpt_path resumes the very same run"
-            )
-        try:
-            self.monitor.load_state_dict(state["monitor"])
-        except RuntimeError as error:
-            raise InputError(
-                "the checkpoint is of a stream with other domains, classes or window: --ckpt_path resumes the very "
-                "same run"
-            ) from error
-        self.estimates.load_state_dict(state["estimates"])
-        self.forgetting = state["forgetting"]
-        self.source.values = state["source"]
-        self.updater.skipped_steps = state["skipped_steps"]
-        if not math.isnan(state["gradient_norm"]):
-            self.updater.gradient_norm = torch.tensor(state["gradient_norm"])
-        self.cost.forwards, self.cost.backwards = state["forwards"], state["backwards"]
-
-    def on_train_start(self) -> None:
-        """Go on with the random generator where it stood."""
-        if self._resumed is not None:
-            torch.set_rng_state(self._resumed["rng"].cpu())
-
     def summary(self) -> dict[str, Any]:
         """All figures of the run, plain types: the monitor's, the host's and the passes per sample."""
         samples = max(self.monitor.count("samples"), 1)
+        equivalents = self.cost.forwards + self.backward_in_forwards * self.cost.backwards
         return {
             "adapter": type(self.adapter).__name__,
             "model": type(self.backbone).__name__,
@@ -299,6 +230,8 @@ class OnlineAdaptation(FrozenEvaluation):
             "estimates": self.estimates.summary(),
             "forwards_per_sample": self.cost.forwards / samples,
             "backwards_per_sample": self.cost.backwards / samples,
+            "backward_in_forwards": self.backward_in_forwards,
+            "forward_equivalents_per_sample": equivalents / samples,
         }
 
 

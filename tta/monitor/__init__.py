@@ -1,5 +1,6 @@
 """Stability and collapse of an adapting model: measured, without Lightning."""
 
+from tta.monitor.arithmetic import backward_in_forwards
 from tta.monitor.budget import SourceBudget
 from tta.monitor.calibration import StreamCalibration
 from tta.monitor.collapse import Verdict, compare
@@ -18,6 +19,7 @@ __all__ = (
     "StreamCalibration",
     "StreamMonitor",
     "Verdict",
+    "backward_in_forwards",
     "compare",
     "none_if_nan",
     "peak_memory_mb",

@@ -148,6 +148,7 @@ def _costs(run: Run) -> list[tuple[str, str]]:
     rows: tuple[tuple[str, str, Callable[[float], str]], ...] = (
         ("Forward passes per sample", "forwards_per_sample", lambda value: f"{value:.3g}"),
         ("Backward passes per sample", "backwards_per_sample", lambda value: f"{value:.3g}"),
+        ("Together, in forward passes", "forward_equivalents_per_sample", lambda value: f"{value:.3g}"),
         ("Time", "seconds", lambda value: f"{value:,.1f} s"),
         ("Samples per second", "samples_per_second", count),
         ("Peak memory", "peak_memory_mb", lambda value: f"{value:,.0f} MB"),
