@@ -138,7 +138,8 @@ def _summary(o: dict[str, Any], data: dict[str, np.ndarray], table: dict[str, An
         },
         "resets": len(o["resets"]), "flagged": o["flagged"], "skipped_steps": 0, "parameter_drift": 0.012,
         "cost": {
-            "forwards_per_sample": 2.0, "backwards_per_sample": 2.0 if o["gradients"] else 0.0, "seconds": 12.1,
+            "forwards_per_sample": 2.0, "backwards_per_sample": 2.0 if o["gradients"] else 0.0,
+            "forward_equivalents_per_sample": 3.9 if o["gradients"] else 2.0, "seconds": 12.1,
             "samples_per_second": 410.0, "peak_memory_mb": 812.0, "device": "cpu",
         },
         "versions": {"tta": "0.1.0", "torch": "2.9.0"},

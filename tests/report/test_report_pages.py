@@ -200,6 +200,7 @@ def test_rows_are_in_natural_units(compared: list[Path]) -> None:
     assert 0 < row["accuracy"] < 1
     assert row["gain"] == pytest.approx(row["accuracy"] - row["source_accuracy"])
     assert row["forwards_per_sample"] == 2
+    assert row["forward_equivalents_per_sample"] == 3.9
 
 
 def test_terminal_table_takes_names_literally(hostile: Path, compared: list[Path]) -> None:
@@ -215,3 +216,9 @@ def test_terminal_table_takes_names_literally(hostile: Path, compared: list[Path
 def test_nothing_to_compare_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no run folder given"):
         write_comparison([], tmp_path)
+
+
+def test_an_output_below_a_file_is_said_in_one_line(folders: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "file.txt").write_text("")
+    with pytest.raises(InputError, match=r"cannot write '.*comparison\.csv' \(.*\): choose a folder"):
+        write_comparison([folders["collapsing"]], tmp_path / "file.txt" / "page.html")

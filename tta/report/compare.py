@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +14,7 @@ from rich.text import Text
 
 from tta.errors import InputError
 from tta.report.compare_figures import Group, draw_bars, draw_overlay
-from tta.report.render import make_card, render, write_atomically
+from tta.report.render import make_card, relative, render, to_csv, write_atomically
 from tta.report.run import Run, read_run
 from tta.report.verdict import count, gain, percent, points
 
@@ -60,7 +57,7 @@ def write_comparison(run_folders: Sequence[str | Path], output: str | Path) -> P
     page = Path(output)
     if page.suffix.lower() != ".html":
         page = page / "comparison.html"
-    write_atomically(page.parent / "comparison.csv", _to_csv(comparison_rows(runs)))
+    write_atomically(page.parent / "comparison.csv", to_csv(comparison_rows(runs)))
     return write_atomically(page, _render(runs, page.parent))
 
 
@@ -136,17 +133,10 @@ def _row(run: Run, label: str) -> dict[str, Any]:
         "resets": run.number("resets"),
         "forwards_per_sample": run.number("cost", "forwards_per_sample"),
         "backwards_per_sample": run.number("cost", "backwards_per_sample"),
+        "forward_equivalents_per_sample": run.number("cost", "forward_equivalents_per_sample"),
         "samples_per_second": run.number("cost", "samples_per_second"),
         "device": run.text("cost", "device"),
     }
-
-
-def _to_csv(rows: list[dict[str, Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 def _cells(row: dict[str, Any]) -> list[tuple[str, float | str | None]]:
@@ -218,4 +208,4 @@ def _link(run: Run, folder: Path) -> str:
     page = run.path / "report.html"
     if not page.is_file():
         return ""
-    return quote(Path(os.path.relpath(page.resolve(), folder.resolve())).as_posix())
+    return quote(relative(page, folder))

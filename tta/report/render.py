@@ -1,10 +1,15 @@
-"""Templates to files: what the report and the comparison page share."""
+"""Templates and records to files: what the pages share."""
 
 from __future__ import annotations
 
+import csv
+import io
 import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -69,6 +74,21 @@ def write_atomically(file: Path, text: str) -> Path:
         draft.write_text(text, encoding="utf-8", errors="replace")
         os.replace(draft, file)
     except OSError as error:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):  # its folder may be a file
+            draft.unlink(missing_ok=True)
         raise InputError(f"cannot write '{file}' ({error.strerror}): choose a folder that can be written to") from error
     return file
+
+
+def relative(path: Path, folder: Path) -> str:
+    """A path as seen from a folder, with forward slashes."""
+    return Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix()
+
+
+def to_csv(records: Sequence[Mapping[str, Any]]) -> str:
+    """Records of equal keys as the text of a CSV file."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(records[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    return text.getvalue()
