@@ -1,0 +1,182 @@
+"""A matrix as a list of runs."""
+
+import hashlib
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+
+from tta.errors import InputError
+from tta.matrix.matrix import SOURCE, Matrix, Model, Part
+
+RESULTS = "{results}"
+"""Stands for the folder of results in a cell's words, so that they are the same wherever that is."""
+
+GRID = 1.15
+"""Ratio of neighbouring costs at which frozen models that average views are run: within 7.3 % of any cost."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run.
+
+    Attributes:
+        name: Its folder within the results.
+        command: ``fit`` or ``adapt``.
+        words: What the command is called with, without the run folder.
+        needs: Names of cells that have to be finished first.
+        system: Adapter, ``source``, or frozen views by their count; empty for a ``fit``.
+        model: Model.
+        stream: Stream; empty for a ``fit``.
+        seed: Seed.
+    """
+
+    name: str
+    command: str
+    words: tuple[str, ...]
+    needs: tuple[str, ...] = ()
+    system: str = ""
+    model: str = ""
+    stream: str = ""
+    seed: int = 0
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of the command and of what its configuration files hold now."""
+        digest = hashlib.sha256(self.command.encode())
+        for before, word in itertools.pairwise(("", *self.words)):
+            told = Path(word).read_bytes() if before == "--config" else word.encode()
+            digest.update(b"\0" + hashlib.sha256(told).digest())
+        return digest.hexdigest()
+
+
+def plan(matrix: Matrix) -> list[Cell]:
+    """All runs that are known before any has run: source models to train, frozen source models, adapters.
+
+    Args:
+        matrix: The matrix.
+
+    Returns:
+        Cells in the order in which they are best run, each after those that it needs.
+
+    Raises:
+        InputError: If no cell is left, two are the same, or an exclusion excludes nothing.
+    """
+    _check_exclusions(matrix)
+    groups = list(itertools.product(matrix.models, matrix.streams, matrix.seeds))
+    adapters = [adapter for adapter in matrix.adapters if adapter.name != SOURCE]
+    wanted = [
+        (model, stream, seed, adapter)
+        for adapter in adapters
+        for model, stream, seed in groups
+        if not _excluded(matrix, model.name, stream.name, adapter.name, seed)
+    ]
+    frozen = next(adapter for adapter in matrix.adapters if adapter.name == SOURCE)
+    alone = not adapters
+    sources = [
+        (*group, frozen)
+        for group in groups
+        if (alone and not _excluded(matrix, group[0].name, group[1].name, SOURCE, group[2]))
+        or any(cell[:3] == group for cell in wanted)
+    ]
+    if not sources:
+        raise InputError("the matrix has no cell: everything is excluded")
+    trained = [model for model in matrix.models if any(cell[0] is model for cell in sources)]
+    cells = [_fit(model) for model in trained if model.fit is not None]
+    cells += [_adapt(matrix, model, stream, adapter, seed) for model, stream, seed, adapter in (*sources, *wanted)]
+    _check_distinct(cells)
+    return cells
+
+
+def plan_views(matrix: Matrix, cell: Cell, cost: float) -> Cell | None:
+    """The frozen model that averages augmented views at the cost of a finished cell.
+
+    Args:
+        matrix: The matrix.
+        cell: A finished cell of an adapter.
+        cost: What it cost, in forward-equivalents per sample.
+
+    Returns:
+        Its cell; ``None`` where the cost is that of a single view.
+    """
+    count = views_at(cost)
+    if count < GRID:
+        return None
+    model = next(model for model in matrix.models if model.name == cell.model)
+    stream = next(stream for stream in matrix.streams if stream.name == cell.stream)
+    options = (
+        "--model.adapter",
+        "tta.adapters.FrozenViews",
+        *matrix.views.options,
+        "--model.adapter.count",
+        f"{count}",
+    )
+    return _adapt(matrix, model, stream, Part(f"views{count}", matrix.views.config, options), cell.seed)
+
+
+def views_at(cost: float) -> float:
+    """How many views cost about as much, on a grid of which neighbours differ by 15 %, at least one."""
+    steps = 0
+    while GRID ** (steps + 0.5) < cost:
+        steps += 1
+    return round(GRID**steps, 2)
+
+
+def _adapt(matrix: Matrix, model: Model, stream: Part, adapter: Part, seed: int) -> Cell:
+    parts = (matrix.common, model, stream, adapter)
+    words = [word for part in parts for file in part.config for word in ("--config", file)]
+    words += [word for part in parts for word in part.options]
+    needs = []
+    if model.fit is not None:
+        needs.append(_source_folder(model))
+        words += ["--model.weights", f"{RESULTS}/{_source_folder(model)}/weights.safetensors"]
+    if adapter.name != SOURCE:
+        source = _folder(model, stream, SOURCE, seed)
+        needs.append(source)
+        words += ["--model.source_predictions", f"{RESULTS}/{source}/predictions.csv"]
+    words += ["--seed_everything", str(seed), "--data.seed", str(seed)]
+    name = _folder(model, stream, adapter.name, seed)
+    return Cell(name, "adapt", tuple(words), tuple(needs), adapter.name, model.name, stream.name, seed)
+
+
+def _fit(model: Model) -> Cell:
+    fit = model.fit or Part("fit")
+    words = [word for file in fit.config for word in ("--config", file)]
+    return Cell(_source_folder(model), "fit", (*words, *fit.options), model=model.name)
+
+
+def _source_folder(model: Model) -> str:
+    return f"sources/{model.name}"
+
+
+def _folder(model: Model, stream: Part, system: str, seed: int) -> str:
+    return f"cells/{model.name}/{stream.name}/{system}/seed{seed}"
+
+
+def _excluded(matrix: Matrix, model: str, stream: str, adapter: str, seed: int) -> bool:
+    place = {"model": model, "stream": stream, "adapter": adapter, "seed": str(seed)}
+    return any(all(place[axis] in values for axis, values in entry.items()) for entry in matrix.exclude)
+
+
+def _check_exclusions(matrix: Matrix) -> None:
+    known = {
+        "model": {model.name for model in matrix.models},
+        "stream": {stream.name for stream in matrix.streams},
+        "adapter": {adapter.name for adapter in matrix.adapters},
+        "seed": {str(seed) for seed in matrix.seeds},
+    }
+    for entry in matrix.exclude:
+        for axis, values in entry.items():
+            for value in values:
+                if value not in known[axis]:
+                    raise InputError(
+                        f"exclude: the matrix has no {axis} {value!r}: choose from {', '.join(sorted(known[axis]))}"
+                    )
+
+
+def _check_distinct(cells: list[Cell]) -> None:
+    seen: dict[tuple[str, tuple[str, ...]], Cell] = {}
+    for cell in cells:
+        own = tuple(word for word in cell.words if not word.startswith(f"{RESULTS}/cells"))
+        first = seen.setdefault((cell.command, own), cell)
+        if first is not cell:
+            raise InputError(f"{first.name} and {cell.name} are the same run: take one of them out of the matrix")
