@@ -129,3 +129,11 @@ def test_a_folder_of_another_matrix_is_left_alone(tmp_path: Path) -> None:
     run(tmp_path, engine, grown)
     assert engine.ran
     assert all("seed8" in name for name in engine.ran), "a matrix may grow"
+
+
+def test_views_of_another_configuration_are_left_alone(tmp_path: Path) -> None:
+    run(tmp_path, MadeUp(2))
+    engine = MadeUp(2)
+    with pytest.raises(InputError, match=r"views2\.01/seed0 was run with another configuration"):
+        run(tmp_path, engine, replace(MATRIX, views=replace(MATRIX.views, options=("--model.adapter.seed", "4"))))
+    assert engine.ran == []

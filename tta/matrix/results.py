@@ -119,15 +119,25 @@ class Results:
         Raises:
             InputError: If a cell was run with another configuration, or nothing in the folder is of this matrix.
         """
-        planned = list(cells)
-        known = [(cell, status) for cell in planned if (status := self.status(cell)) is not None]
-        for cell, status in known:
+        if not self.check_configuration(cells) and self.folder.is_dir() and any(self.folder.iterdir()):
+            raise InputError(f"{self.folder} holds something else, or another matrix' results: choose another --output")
+
+    def check_configuration(self, cells: Iterable[Cell]) -> int:
+        """Make sure that cells that were started had the configuration that they have now.
+
+        Returns:
+            How many were started.
+
+        Raises:
+            InputError: If one had another.
+        """
+        started = [(cell, status) for cell in cells if (status := self.status(cell)) is not None]
+        for cell, status in started:
             if status.fingerprint != cell.fingerprint:
                 raise InputError(
                     f"{self.path(cell)} was run with another configuration: choose another --output, or take it away"
                 )
-        if not known and self.folder.is_dir() and any(self.folder.iterdir()):
-            raise InputError(f"{self.folder} holds something else, or another matrix' results: choose another --output")
+        return len(started)
 
 
 def _can_go_on(folder: Path, command: str) -> bool:

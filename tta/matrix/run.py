@@ -46,6 +46,7 @@ def run_matrix(matrix: Matrix, results: Results, engine: Engine, watcher: Watche
     results.check(cells)
     outcomes = _run(cells, {}, results, engine, watcher, threads)
     views = list(matched_views(matrix, cells, results))
+    results.check_configuration(views)
     outcomes |= _run(views, outcomes, results, engine, watcher, threads)
     return [outcomes[cell.name] for cell in (*cells, *views)]
 
