@@ -165,6 +165,26 @@ def test_a_killed_matrix_goes_on_and_ends_alike(whole: Path, matrix: Path, tmp_p
         assert (folder / name).read_bytes() == (whole / name).read_bytes(), name
 
 
+def test_it_can_be_stopped_from_the_keyboard(
+    matrix: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    closed: list[bool] = []
+
+    class Stopped(InThisProcess):
+        def ended(self) -> list[Outcome]:
+            raise KeyboardInterrupt
+
+        def close(self) -> None:
+            closed.append(True)
+
+    monkeypatch.setattr("tta.compare_cli.LocalEngine", Stopped)
+    with pytest.raises(SystemExit) as stopped:
+        compare(matrix, tmp_path / "stopped")
+    assert stopped.value.code == 130
+    assert closed
+    assert "Stopped. The same command goes on in" in capsys.readouterr().out
+
+
 def test_a_dry_run_lists_commands_and_runs_nothing(
     matrix: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -188,7 +208,6 @@ def test_a_cell_runs_alone_with_what_it_needs(matrix: Path, whole: Path, tmp_pat
     [
         (("nowhere.yaml",), "no matrix file at"),
         ((), "compare: the following arguments are required: MATRIX; see 'tta compare --help'"),
-        (("MATRIX", "--jobs", "0"), "--jobs 0: need at least 1"),
         (("MATRIX", "--cell", "cells/a"), "--cell: the matrix has no cell 'cells/a': --dry-run lists them"),
         (("MATRIX", "--engine", "slurm"), "invalid choice: 'slurm'"),
     ],

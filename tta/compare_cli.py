@@ -106,8 +106,8 @@ def _run_one(name: str, cells: list[Cell], results: Results) -> None:
     known = {cell.name: cell for cell in cells}
     if name not in known:
         raise InputError(f"--cell: the matrix has no cell {name!r}: --dry-run lists them")
-    for wanted in (*known[name].needs, name):
-        outcome = run_cell(Work(known[wanted], str(results.folder.resolve()), os.getcwd(), threads_for(1)))
+    for wanted in (*known[name].needs, known[name]):
+        outcome = run_cell(Work(wanted, str(results.folder.resolve()), os.getcwd(), threads_for(1)))
         if outcome.error:
             raise InputError(f"{outcome.name} failed: {outcome.error}")
 
@@ -119,7 +119,7 @@ def _run(options: argparse.Namespace, matrix: Matrix, results: Results, console:
             return run_matrix(matrix, results, engine, progress, threads)
     except KeyboardInterrupt:
         console.print(f"Stopped. The same command goes on in {results.folder}", soft_wrap=True)
-        raise
+        raise SystemExit(130) from None
     finally:
         engine.close()
 

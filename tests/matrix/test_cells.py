@@ -1,7 +1,9 @@
 """From a matrix to its cells."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -39,16 +41,17 @@ def test_every_combination_is_there_once_and_after_what_it_needs() -> None:
     assert len(adapting(cells)) == 24
     seen: set[str] = set()
     for cell in cells:
-        assert seen.issuperset(cell.needs), cell
+        assert seen.issuperset(need.name for need in cell.needs), cell
         seen.add(cell.name)
 
 
 def test_a_cell_says_everything_on_its_command_line() -> None:
     cell = next(cell for cell in plan(MATRIX) if cell.name == "cells/gn/mixed/sar/seed7")
-    assert cell.needs == ("sources/gn", "cells/gn/mixed/source/seed7")
+    assert [need.name for need in cell.needs] == ["sources/gn", "cells/gn/mixed/source/seed7"]
     assert cell.words == (
-        *("--data.batch_size", "8", "--model.backbone", "B", "--data.order", "mixed"),
-        *("--model.adapter", "tta.adapters.SAR", "--model.weights", "{results}/sources/gn/weights.safetensors"),
+        *("--data.batch_size", "8", "--model.backbone", "B"),
+        *("--model.weights", "{results}/sources/gn/weights.safetensors", "--data.order", "mixed"),
+        *("--model.adapter", "tta.adapters.SAR"),
         *("--model.source_predictions", "{results}/cells/gn/mixed/source/seed7/predictions.csv"),
         *("--seed_everything", "7", "--data.seed", "7"),
     )
@@ -83,20 +86,42 @@ def test_cells_that_make_no_matrix(matrix: Matrix, message: str) -> None:
         plan(matrix)
 
 
-def test_a_fingerprint_follows_what_a_configuration_file_holds(tmp_path: Path) -> None:
+def test_a_fingerprint_follows_what_the_files_of_a_command_hold(tmp_path: Path) -> None:
     file = tmp_path / "tent.yaml"
-    file.write_text("model: 1")
-    cell = Cell("a", "adapt", ("--config", str(file)))
-    before = cell.fingerprint
-    assert before == Cell("b", "adapt", ("--config", str(file)), ("c",)).fingerprint
-    file.write_text("model: 2")
-    assert cell.fingerprint != before
-    assert Cell("a", "fit", cell.words).fingerprint != cell.fingerprint
+
+    def cell(**changes: Any) -> Cell:
+        return replace(Cell("a", "adapt", ("--model.weights", str(file))), **changes)
+
+    file.write_text("1")
+    before = cell().fingerprint
+    assert before == cell(name="b").fingerprint
+    assert before != cell(command="fit").fingerprint
+    assert before != cell(needs=(Cell("c", "fit", ()),)).fingerprint
+    file.write_text("22")
+    os.utime(file, ns=(0, 0))
+    assert cell().fingerprint != before
+
+
+def test_training_a_source_otherwise_concerns_all_that_need_it() -> None:
+    before = {cell.name: cell.fingerprint for cell in plan(MATRIX)}
+    trained = replace(MATRIX.models[1], fit=Part("fit", (), ("--trainer.max_epochs", "3")))
+    after = {cell.name: cell.fingerprint for cell in plan(replace(MATRIX, models=(MATRIX.models[0], trained)))}
+    assert {name for name in before if after[name] != before[name]} == {name for name in before if "/gn" in name}
+
+
+def test_an_adapter_with_a_network_of_its_own_is_compared_with_its_own_source() -> None:
+    own = replace(SAR, options=(*SAR.options, "--model.backbone", "Experts", "--model.weights", "experts.pt"))
+    cells = {cell.name: cell for cell in plan(replace(MATRIX, adapters=(SOURCE, TENT, own)))}
+    words = cells["cells/gn/mixed/sar/seed0"].words
+    assert "--model.source_predictions" not in words
+    weights = [words[place + 1] for place, word in enumerate(words) if word == "--model.weights"]
+    assert weights[-1] == "experts.pt", "later ones win"
+    assert "--model.source_predictions" in cells["cells/gn/mixed/tent/seed0"].words
 
 
 @given(st.floats(1.0, 200.0))
 def test_views_cost_what_the_adapter_costs(cost: float) -> None:
-    assert abs(views_at(cost) / cost - 1.0) < 0.10
+    assert abs(views_at(cost) / cost - 1.0) < 0.075
 
 
 def test_frozen_views_of_a_cell() -> None:

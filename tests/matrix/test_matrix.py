@@ -97,6 +97,7 @@ adapters:
         ({"exclude": {"method": "tent"}}, "exclude: unknown key 'method': choose from model, adapter, stream, seed"),
         ({"frozen_views": "sar"}, "frozen_views: no adapter 'sar': choose from tent, or true or false"),
         ({"frozen_views": {"count": 3}}, "frozen_views: unknown key 'count'"),
+        ({"metrics": {"ece": ["min"]}}, "metrics are .*: give names of summary.json with max or min"),
         ({"metrics": {"ece": "low"}}, "metrics are {'ece': 'low'}: give names of summary.json with max or min"),
     ],
 )

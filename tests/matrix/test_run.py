@@ -26,8 +26,8 @@ class MadeUp:
 
     def start(self, work: Work) -> None:
         results = Results(Path(work.folder))
-        for name in work.cell.needs:
-            assert results.finished(name), f"{work.cell.name} was started before {name} had finished"
+        for need in work.cell.needs:
+            assert results.finished(need), f"{work.cell.name} was started before {need.name} had finished"
         self.running.append(work)
         self.most = max(self.most, len(self.running))
 
@@ -137,3 +137,10 @@ def test_views_of_another_configuration_are_left_alone(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"views2\.01/seed0 was run with another configuration"):
         run(tmp_path, engine, replace(MATRIX, views=replace(MATRIX.views, options=("--model.adapter.seed", "4"))))
     assert engine.ran == []
+
+
+def test_a_run_that_does_not_say_its_cost_is_told(tmp_path: Path) -> None:
+    run(tmp_path, MadeUp(2))
+    (tmp_path / "cells/bn/mixed/tent/seed0/summary.json").write_text("{}")
+    with pytest.raises(InputError, match=r"tent/seed0/summary\.json does not say what the run cost"):
+        run(tmp_path, MadeUp(2))

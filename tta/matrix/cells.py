@@ -3,10 +3,11 @@
 import hashlib
 import itertools
 from dataclasses import dataclass
+from functools import cache, cached_property
 from pathlib import Path
 
 from tta.errors import InputError
-from tta.matrix.matrix import SOURCE, Matrix, Model, Part
+from tta.matrix.matrix import SOURCE, Matrix, Model, Part, has_own_network
 
 RESULTS = "{results}"
 """Stands for the folder of results in a cell's words, so that they are the same wherever that is."""
@@ -23,7 +24,7 @@ class Cell:
         name: Its folder within the results.
         command: ``fit`` or ``adapt``.
         words: What the command is called with, without the run folder.
-        needs: Names of cells that have to be finished first.
+        needs: Cells that have to be finished first.
         system: Adapter, ``source``, or frozen views by their count; empty for a ``fit``.
         model: Model.
         stream: Stream; empty for a ``fit``.
@@ -33,19 +34,20 @@ class Cell:
     name: str
     command: str
     words: tuple[str, ...]
-    needs: tuple[str, ...] = ()
+    needs: tuple["Cell", ...] = ()
     system: str = ""
     model: str = ""
     stream: str = ""
     seed: int = 0
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
-        """A digest of the command and of what its configuration files hold now."""
+        """A digest of the command, of what files that it names hold, and of what it needs."""
         digest = hashlib.sha256(self.command.encode())
-        for before, word in itertools.pairwise(("", *self.words)):
-            told = Path(word).read_bytes() if before == "--config" else word.encode()
-            digest.update(b"\0" + hashlib.sha256(told).digest())
+        for word in self.words:
+            digest.update(b"\0" + (_content(word) or word.encode()))
+        for cell in self.needs:
+            digest.update(b"\0" + cell.fingerprint.encode())
         return digest.hexdigest()
 
 
@@ -70,10 +72,9 @@ def plan(matrix: Matrix) -> list[Cell]:
         for model, stream, seed in groups
         if not _excluded(matrix, model.name, stream.name, adapter.name, seed)
     ]
-    frozen = next(adapter for adapter in matrix.adapters if adapter.name == SOURCE)
     alone = not adapters
     sources = [
-        (*group, frozen)
+        (*group, matrix.source)
         for group in groups
         if (alone and not _excluded(matrix, group[0].name, group[1].name, SOURCE, group[2]))
         or any(cell[:3] == group for cell in wanted)
@@ -81,7 +82,7 @@ def plan(matrix: Matrix) -> list[Cell]:
     if not sources:
         raise InputError("the matrix has no cell: everything is excluded")
     trained = [model for model in matrix.models if any(cell[0] is model for cell in sources)]
-    cells = [_fit(model) for model in trained if model.fit is not None]
+    cells = [_fit(model, model.fit) for model in trained if model.fit is not None]
     cells += [_adapt(matrix, model, stream, adapter, seed) for model, stream, seed, adapter in (*sources, *wanted)]
     _check_distinct(cells)
     return cells
@@ -122,34 +123,40 @@ def views_at(cost: float) -> float:
 
 
 def _adapt(matrix: Matrix, model: Model, stream: Part, adapter: Part, seed: int) -> Cell:
-    parts = (matrix.common, model, stream, adapter)
-    words = [word for part in parts for file in part.config for word in ("--config", file)]
-    words += [word for part in parts for word in part.options]
+    words = [
+        word for part in (matrix.common, model, stream, adapter) for file in part.config for word in ("--config", file)
+    ]
+    words += [*matrix.common.options, *model.options]
     needs = []
     if model.fit is not None:
-        needs.append(_source_folder(model))
-        words += ["--model.weights", f"{RESULTS}/{_source_folder(model)}/weights.safetensors"]
-    if adapter.name != SOURCE:
-        source = _folder(model, stream, SOURCE, seed)
-        needs.append(source)
-        words += ["--model.source_predictions", f"{RESULTS}/{source}/predictions.csv"]
+        needs.append(_fit(model, model.fit))
+        words += ["--model.weights", f"{RESULTS}/{needs[-1].name}/weights.safetensors"]
+    words += [*stream.options, *adapter.options]
+    if adapter.name != SOURCE and not has_own_network(adapter):
+        needs.append(_adapt(matrix, model, stream, matrix.source, seed))
+        words += ["--model.source_predictions", f"{RESULTS}/{needs[-1].name}/predictions.csv"]
     words += ["--seed_everything", str(seed), "--data.seed", str(seed)]
-    name = _folder(model, stream, adapter.name, seed)
+    name = f"cells/{model.name}/{stream.name}/{adapter.name}/seed{seed}"
     return Cell(name, "adapt", tuple(words), tuple(needs), adapter.name, model.name, stream.name, seed)
 
 
-def _fit(model: Model) -> Cell:
-    fit = model.fit or Part("fit")
+def _fit(model: Model, fit: Part) -> Cell:
     words = [word for file in fit.config for word in ("--config", file)]
-    return Cell(_source_folder(model), "fit", (*words, *fit.options), model=model.name)
+    return Cell(f"sources/{model.name}", "fit", (*words, *fit.options), model=model.name)
 
 
-def _source_folder(model: Model) -> str:
-    return f"sources/{model.name}"
+@cache
+def _digest(path: Path, modified: int) -> bytes:
+    return hashlib.sha256(path.read_bytes()).digest()
 
 
-def _folder(model: Model, stream: Part, system: str, seed: int) -> str:
-    return f"cells/{model.name}/{stream.name}/{system}/seed{seed}"
+def _content(word: str) -> bytes | None:
+    """A digest of what a file holds, ``None`` for words that name none."""
+    try:
+        path = Path(word)
+        return _digest(path.resolve(), path.stat().st_mtime_ns) if path.is_file() else None
+    except (OSError, ValueError):  # too long for a path, such as a class with its arguments
+        return None
 
 
 def _excluded(matrix: Matrix, model: str, stream: str, adapter: str, seed: int) -> bool:

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import threading
+from dataclasses import dataclass
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -14,6 +15,14 @@ import torch
 from tta.errors import InputError
 from tta.matrix.results import Results
 from tta.matrix.work import Outcome, Work, run_cell
+
+
+@dataclass(frozen=True)
+class _Running:
+    slot: int
+    process: BaseProcess
+    work: Work
+    attempts: int
 
 
 class LocalEngine:
@@ -34,30 +43,31 @@ class LocalEngine:
         self.slots = jobs
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(["tta.matrix.work", "tta.modules", "torchvision"])
-        self._running: dict[int, tuple[int, BaseProcess, Work]] = {}
+        self._running: dict[int, _Running] = {}
 
     def start(self, work: Work) -> None:
         """Start a cell."""
-        taken = {slot for slot, _, _ in self._running.values()}
-        slot = min(set(range(self.slots)) - taken)
+        slot = min(set(range(self.slots)) - {running.slot for running in self._running.values()})
         process = self._context.Process(target=_child, args=(work, _gpu(slot)), daemon=False)
+        attempts = _attempts(work)
         process.start()
-        self._running[process.sentinel] = (slot, process, work)
+        self._running[process.sentinel] = _Running(slot, process, work, attempts)
 
     def ended(self) -> list[Outcome]:
         """Wait for a process to end."""
         outcomes = []
         for sentinel in wait(list(self._running)):
-            _, process, work = self._running.pop(cast(int, sentinel))
-            process.join()
-            outcomes.append(_outcome(process, work))
+            running = self._running.pop(cast(int, sentinel))
+            running.process.join()
+            outcomes.append(_outcome(running))
         return outcomes
 
     def close(self) -> None:
         """Stop processes that still run."""
-        for _, process, _ in self._running.values():
+        processes = [running.process for running in self._running.values()]
+        for process in processes:
             process.terminate()
-        for _, process, _ in self._running.values():
+        for process in processes:
             process.join(timeout=5)
             process.kill()
             process.join()
@@ -98,12 +108,19 @@ def _die_with_the_parent() -> None:
         os._exit(1)
 
 
-def _outcome(process: BaseProcess, work: Work) -> Outcome:
-    results = Results(Path(work.folder))
+def _attempts(work: Work) -> int:
+    status = Results(Path(work.folder)).status(work.cell)
+    return 0 if status is None else status.attempts
+
+
+def _outcome(running: _Running) -> Outcome:
+    work, results = running.work, Results(Path(running.work.folder))
     status = results.status(work.cell)
-    if status is not None and status.state != "running":
+    if status is not None and status.attempts > running.attempts and status.state != "running":
         return Outcome(work.cell.name, status.error)
-    code = process.exitcode or 0
+    if results.finished(work.cell):  # by another command, while this one waited
+        return Outcome(work.cell.name)
+    code = running.process.exitcode or 0
     how = f"killed by {Signals(-code).name}" if code < 0 else f"exit status {code}"
     error = f"its process died ({how}): if memory ran out, use fewer --jobs"
     results.write(work.cell, "died", error)

@@ -76,6 +76,21 @@ class Matrix:
     viewed: tuple[str, ...]
     metrics: Mapping[str, bool]
 
+    @property
+    def source(self) -> Part:
+        """The frozen source model."""
+        return next(adapter for adapter in self.adapters if adapter.name == SOURCE)
+
+
+def has_own_network(adapter: Part) -> bool:
+    """Whether an adapter brings a network or weights of its own, so that the model's predictions say nothing of it."""
+    own = ("backbone", "weights")
+    if any(option.startswith(tuple(f"--model.{name}" for name in own)) for option in adapter.options):
+        return True
+    return any(
+        OmegaConf.select(OmegaConf.load(file), f"model.{name}") is not None for file in adapter.config for name in own
+    )
+
 
 def read_matrix(file: str | Path) -> Matrix:
     """Read a matrix file.
@@ -99,9 +114,9 @@ def read_matrix(file: str | Path) -> Matrix:
     adapters = tuple(_part(name, value, f"{path}: adapters.{name}") for name, value in _axis(told, "adapters", path))
     streams = tuple(_part(name, value, f"{path}: streams.{name}") for name, value in _axis(told, "streams", path))
     adapters = _with_source(adapters)
-    views, viewed = _views(told.get("frozen_views", True), [adapter.name for adapter in adapters], path)
+    views, viewed = _views(told.get("frozen_views"), [adapter.name for adapter in adapters], path)
     return Matrix(
-        title=str(told.get("title", path.stem)),
+        title=str(told.get("title") or path.stem),
         common=_part("common", {key: told[key] for key in PART if key in told}, str(path)),
         models=models,
         adapters=adapters,
@@ -206,7 +221,8 @@ def _exclusion(entry: Any, path: Path) -> dict[str, tuple[str, ...]]:  # noqa: A
 
 def _views(value: Any, adapters: list[str], path: Path) -> tuple[Part, tuple[str, ...]]:  # noqa: ANN401  any YAML
     told = dict(value) if isinstance(value, dict) else {"adapters": value}
-    of = told.pop("adapters", True)
+    of = told.pop("adapters", None)
+    of = True if of is None else of
     others = [name for name in adapters if name != SOURCE]
     names = [str(name) for name in ((others if of else []) if isinstance(of, bool) else _listed(of))]
     if unknown := [name for name in names if name not in others]:
@@ -217,6 +233,6 @@ def _views(value: Any, adapters: list[str], path: Path) -> tuple[Part, tuple[str
 
 
 def _metrics(value: Any, path: Path) -> dict[str, bool]:  # noqa: ANN401  any YAML
-    if not isinstance(value, dict) or not set(value.values()) <= {"max", "min"}:
+    if not isinstance(value, dict) or any(better not in ("max", "min") for better in value.values()):
         raise InputError(f"{path}: metrics are {value!r}: give names of summary.json with max or min, such as ece: min")
     return {str(name): better == "max" for name, better in value.items()}

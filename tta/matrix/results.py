@@ -8,10 +8,12 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from tta.callbacks import last_checkpoint
 from tta.errors import InputError, written
 from tta.matrix.cells import RESULTS, Cell
 from tta.report.render import write_atomically
 from tta.run_folder import RECORDS
+from tta.trainer import check_checkpoint
 
 STATUS = "status.json"
 
@@ -21,9 +23,9 @@ class Status:
     """Where a cell stands.
 
     Attributes:
-        state: ``running`` (or killed together with the command), ``finished``, ``failed``, or ``died`` if its process
-            did; all but ``failed`` are gone on with where they stood.
-        fingerprint: Of the configuration that it runs with.
+        state: ``running`` (or killed together with the command), ``finished``, ``failed``, ``died`` if its process did,
+            or ``not started`` if what it needs failed.
+        fingerprint: Of the configuration that it was started with.
         attempts: How often it was started.
         error: Why it failed, in one line.
     """
@@ -80,27 +82,26 @@ class Results:
         write_atomically(self.path(cell) / STATUS, json.dumps(asdict(status), indent=1) + "\n")
 
     def begin(self, cell: Cell) -> list[str]:
-        """Make a cell's folder ready: what a killed run left is gone on with, what a failed one left is removed.
+        """Make a cell's folder ready: what an earlier attempt left is gone on with if it can be, and removed if not.
 
         Returns:
             What its command is called with.
         """
-        folder, status = self.path(cell), self.status(cell)
-        if status is not None and status.state == "failed":
+        folder, before = self.path(cell), self.status(cell)
+        same = before is not None and before.fingerprint == cell.fingerprint
+        goes_on = same and _can_go_on(folder, cell.command)
+        if not goes_on:
             _clear(folder)
         self.write(cell, "running", started=True)
         words = self.words(cell)
         write_atomically(folder / "cell.json", json.dumps({"command": cell.command, "words": words}, indent=1) + "\n")
-        if _can_go_on(folder, cell.command):
-            return [*words, "--ckpt_path", "last"]
-        _clear(folder)
-        return words
+        return [*words, "--ckpt_path", "last"] if goes_on else words
 
     def end(self, cell: Cell) -> None:
         """Note that a cell has finished; its checkpoints, which are as large as its model, are of no more use."""
+        self.write(cell, "finished")
         if cell.command == "adapt":
             shutil.rmtree(self.path(cell) / "checkpoints", ignore_errors=True)
-        self.write(cell, "finished")
 
     @contextmanager
     def locked(self, cell: Cell) -> Iterator[None]:
@@ -110,7 +111,12 @@ class Results:
             folder.mkdir(parents=True, exist_ok=True)
             lock = (folder / ".lock").open("w")
         with lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            except OSError as error:
+                raise InputError(
+                    f"{folder} lies on a file system without locks ({error.strerror}): choose another --output"
+                ) from error
             yield
 
     def check(self, cells: Iterable[Cell]) -> None:
@@ -119,21 +125,28 @@ class Results:
         Raises:
             InputError: If a cell was run with another configuration, or nothing in the folder is of this matrix.
         """
-        if not self.check_configuration(cells) and self.folder.is_dir() and any(self.folder.iterdir()):
+        if not self.check_configuration(cells) and self._holds_something():
             raise InputError(f"{self.folder} holds something else, or another matrix' results: choose another --output")
 
+    def _holds_something(self) -> bool:
+        if not self.folder.is_dir():
+            return False
+        return any(path.name not in ("cells", "sources") for path in self.folder.iterdir()) or any(
+            self.folder.rglob(STATUS)
+        )
+
     def check_configuration(self, cells: Iterable[Cell]) -> int:
-        """Make sure that cells that were started had the configuration that they have now.
+        """Make sure that cells that were started had the configuration that they have now; those that failed may not.
 
         Returns:
-            How many were started.
+            How many were started, or would have been.
 
         Raises:
             InputError: If one had another.
         """
         started = [(cell, status) for cell in cells if (status := self.status(cell)) is not None]
         for cell, status in started:
-            if status.fingerprint != cell.fingerprint:
+            if status.fingerprint != cell.fingerprint and status.state not in ("failed", "not started"):
                 raise InputError(
                     f"{self.path(cell)} was run with another configuration: choose another --output, or take it away"
                 )
@@ -141,8 +154,14 @@ class Results:
 
 
 def _can_go_on(folder: Path, command: str) -> bool:
-    checkpoint = (folder / "checkpoints" / "last.ckpt").exists()
-    return checkpoint or (command == "adapt" and (folder / "metrics.csv").exists())
+    checkpoint = last_checkpoint(folder)
+    if not checkpoint.exists():
+        return command == "adapt" and (folder / "metrics.csv").exists()
+    try:
+        check_checkpoint(checkpoint)
+    except InputError:
+        return False
+    return True
 
 
 def _clear(folder: Path) -> None:

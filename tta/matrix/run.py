@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 
+from tta.errors import InputError
 from tta.matrix.cells import Cell, plan, plan_views
 from tta.matrix.engine import Engine
-from tta.matrix.matrix import Matrix
+from tta.matrix.matrix import Matrix, has_own_network
 from tta.matrix.results import Results
 from tta.matrix.work import Outcome, Work
 
@@ -63,8 +64,10 @@ def matched_views(matrix: Matrix, cells: Iterable[Cell], results: Results) -> di
         Cells, in the order of those that they match.
     """
     matched: dict[Cell, list[Cell]] = {}
+    own = {adapter.name for adapter in matrix.adapters if has_own_network(adapter)}  # whose passes cost something else
+    viewed = set(matrix.viewed) - own
     for cell in cells:
-        if cell.system in matrix.viewed and results.finished(cell):
+        if cell.system in viewed and results.finished(cell):
             views = plan_views(matrix, cell, cost_of(results.path(cell)))
             if views is not None:
                 matched.setdefault(views, []).append(cell)
@@ -73,8 +76,13 @@ def matched_views(matrix: Matrix, cells: Iterable[Cell], results: Results) -> di
 
 def cost_of(folder: Path) -> float:
     """Forward-equivalents per sample of a finished run."""
-    summary = json.loads((folder / "summary.json").read_text())
-    return float(summary["cost"]["forward_equivalents_per_sample"])
+    file = folder / "summary.json"
+    try:
+        return float(json.loads(file.read_text())["cost"]["forward_equivalents_per_sample"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{file} does not say what the run cost: take its folder away to run that cell again"
+        ) from error
 
 
 def _run(
@@ -92,7 +100,7 @@ def _run(
     while waiting or running:
         for cell in list(waiting):
             known = {**before, **outcomes}
-            needed = [known[name] for name in cell.needs if name in known]
+            needed = [known[need.name] for need in cell.needs if need.name in known]
             if failed := [outcome for outcome in needed if outcome.error]:
                 waiting.remove(cell)
                 end(_not_started(cell, failed[0], results))
@@ -110,5 +118,7 @@ def _run(
 
 def _not_started(cell: Cell, needed: Outcome, results: Results) -> Outcome:
     outcome = Outcome(cell.name, f"not started, {needed.name} failed: {needed.error}")
-    results.write(cell, "failed", outcome.error)
+    before = results.status(cell)
+    if before is None or before.state in ("failed", "not started"):  # others have something to go on with
+        results.write(cell, "not started", outcome.error)
     return outcome

@@ -4,7 +4,7 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,7 +79,7 @@ def run_cell(work: Work) -> Outcome:
 def _run(command: str, words: list[str]) -> str:
     commands = {"fit": tta.lightning_cli.fit, "adapt": tta.lightning_cli.adapt}
     try:
-        with quiet(), told_to_children():
+        with quiet(), told_to_children(), _called_with([command, *words]):
             commands[command]([*words, "--trainer.enable_progress_bar", "false"])
     except Exception as error:  # noqa: BLE001  whatever one cell fails of, the others go on
         traceback.print_exc()
@@ -102,19 +102,28 @@ def _home(work: Work) -> Iterator[None]:
 
 
 @contextmanager
+def _called_with(words: list[str]) -> Iterator[None]:
+    """Lightning starts further processes of a run with the command line that this one was started with."""
+    program, before = str(Path(tta.lightning_cli.__file__).with_name("__main__.py")), sys.argv
+    sys.argv = [program, *words]
+    try:
+        yield
+    finally:
+        sys.argv = before
+
+
+@contextmanager
 def _said_to(log: Path) -> Iterator[None]:
     """Whatever is written to standard output and error, also by libraries and loaders' workers, goes to a file."""
     sys.stdout.flush()
     sys.stderr.flush()
     kept = [os.dup(number) for number in (1, 2)]
     try:
-        with log.open("a") as file:
+        with log.open("a", buffering=1) as file, redirect_stdout(file), redirect_stderr(file):
             for number in (1, 2):
                 os.dup2(file.fileno(), number)
             yield
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
         for number, copy in zip((1, 2), kept, strict=True):
             os.dup2(copy, number)
             os.close(copy)

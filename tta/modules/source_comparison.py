@@ -90,7 +90,8 @@ class SourceComparison:
 def _adapter_of(path: Path) -> str | None:
     """The adapter of the run that a file is of, where the run's summary lies beside it."""
     try:
-        summary: dict[str, str] = json.loads((path.parent / "summary.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        summary = json.loads((path.parent / "summary.json").read_text(encoding="utf-8"))
+        adapter: str = summary["adapter"]
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    return summary["adapter"]
+    return adapter

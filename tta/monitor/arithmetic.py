@@ -45,6 +45,8 @@ def backward_in_forwards(model: nn.Module, parameters: Sequence[nn.Parameter], i
     try:
         with _unseen(images.device):
             forward, backward = _arithmetic(model, parameters, images)
+    except torch.OutOfMemoryError:
+        raise  # a figure that depends on what else is in memory would be none
     except Exception:  # noqa: BLE001  whatever a foreign model raises: what it costs is no reason to stop it
         return USUAL_RATIO
     return backward / forward if forward else USUAL_RATIO
