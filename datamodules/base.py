@@ -1,12 +1,12 @@
 """What all datamodules share, and the base of those that train a source model."""
 
-from collections.abc import Sequence
-from typing import Any, Literal, TypeVar
+from collections.abc import Iterable
+from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 import torch
 from pytorch_lightning import LightningDataModule
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 from datamodules.array_types import Ints
@@ -65,9 +65,14 @@ class Loading(LightningDataModule):
             "generator": torch.Generator().manual_seed(self.seed),
         }
 
-    def _clean_loader(self, data: ImageData, indices: Sequence[int] | None = None) -> DataLoader[Sample]:
-        keys = range(len(data)) if indices is None else indices
-        return DataLoader(self._samples(data), self.batch_size, sampler=keys, collate_fn=collate, **self._options())
+    @property
+    def _process(self) -> tuple[int, int]:
+        """Number of this process, and of all that share the data; one alone without a trainer."""
+        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+
+    def _clean_loader(self, data: ImageData, keys: Iterable[int] | None = None) -> DataLoader[Sample]:
+        chosen = range(len(data)) if keys is None else keys
+        return DataLoader(self._samples(data), self.batch_size, sampler=chosen, collate_fn=collate, **self._options())
 
     def _samples(self, data: ImageData, augment: Augment | None = None) -> Dataset[Sample]:
         return CleanDataset(data, augment, self.seed)
@@ -135,9 +140,16 @@ class SourceDataModule(Loading):
         return counts
 
     def train_dataloader(self) -> StatefulDataLoader[Sample]:
-        """Load the training images, shuffled anew in each epoch by the seed alone; resumes exactly."""
+        """Load the training images, shuffled anew in each epoch by the seed alone; resumes exactly.
+
+        Raises:
+            InputError: If there are more processes than images.
+        """
         images = self.training_images
-        sampler = self._from_current_epoch(EpochSampler(len(images), self.seed))
+        rank, processes = self._process
+        if len(images) < processes:
+            raise InputError(f"{processes} processes cannot share {len(images)} training images: use fewer devices.")
+        sampler = self._from_current_epoch(EpochSampler(len(images), self.seed, rank, processes))
         dataset = self._samples(images, self.augment)
         return StatefulDataLoader(dataset, self.batch_size, sampler=sampler, collate_fn=collate, **self._options())
 
@@ -149,9 +161,16 @@ class SourceDataModule(Loading):
         return order
 
     def val_dataloader(self) -> DataLoader[Sample]:
-        """Load the held-out source images, in order."""
-        return self._clean_loader(self.heldout)
+        """Load the held-out source images, in order, or this process' share of them."""
+        return self._shared_loader(self.heldout)
 
     def test_dataloader(self) -> DataLoader[Sample]:
-        """Load the test images, clean and in order."""
-        return self._clean_loader(self.test)
+        """Load the test images, clean and in order, or this process' share of them."""
+        return self._shared_loader(self.test)
+
+    def _shared_loader(self, data: ImageData) -> DataLoader[Sample]:
+        """Each process takes every so manyth image; the first ones come twice where their number does not divide."""
+        rank, processes = self._process
+        numbers = cast(Dataset[int], range(len(data)))
+        share: DistributedSampler[int] = DistributedSampler(numbers, processes, rank, shuffle=False)
+        return self._clean_loader(data, share)

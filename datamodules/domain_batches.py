@@ -33,10 +33,8 @@ class DomainBatches(SeededEpochs[list[tuple[int, int]]]):
         Raises:
             InputError: If a domain has too few images for a single batch.
         """
-        super().__init__(seed)
+        super().__init__(seed, rank, processes)
         self.members: list[Ints] = [np.flatnonzero(domain == number) for number in range(len(names))]
-        self.rank = rank
-        self.processes = processes
         self.share = self.share_of(batch_size)
         for name, members in zip(names, self.members, strict=True):
             if len(members) < self.share:
@@ -44,11 +42,6 @@ class DomainBatches(SeededEpochs[list[tuple[int, int]]]):
                     f"batch_size: {batch_size} takes {self.share} images of one domain, but {name!r} has "
                     f"{len(members)} to train on; make batches smaller or leave this domain out."
                 )
-
-    @property
-    def sampler(self) -> "DomainBatches":
-        """Itself: a trainer looks here for ``set_epoch``."""
-        return self
 
     @abstractmethod
     def share_of(self, batch_size: int) -> int:
@@ -58,18 +51,9 @@ class DomainBatches(SeededEpochs[list[tuple[int, int]]]):
     def all_batches(self, rng: np.random.Generator) -> Ints:
         """Draw the batches of all processes: indices, int64, shape ``(batches, images per batch)``."""
 
-    @abstractmethod
-    def count(self) -> int:
-        """Number of batches of all processes."""
-
-    def __len__(self) -> int:
-        """Return the number of batches of this process."""
-        return self.count() // self.processes
-
-    def order(self, epoch: int) -> Ints:
-        """Draw the batches of this process."""
-        drawn = self.all_batches(np.random.default_rng([self.seed, epoch]))
-        return drawn[self.rank :: self.processes][: len(self)]
+    def whole_order(self, epoch: int) -> Ints:
+        """Draw the batches of an epoch."""
+        return self.all_batches(np.random.default_rng([self.seed, epoch]))
 
     def keys(self, entry: Ints, epoch: int) -> list[tuple[int, int]]:
         """Return ``(index, epoch)`` of every image of a batch."""

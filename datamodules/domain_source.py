@@ -79,6 +79,16 @@ class DomainDataset(CleanDataset):
         return sample | {"domain": torch.tensor(int(self.domain[sample["index"]]))}
 
 
+class _Batches(Dataset[list[Sample]]):
+    """Samples by the keys of a whole batch: so the sampler of the loader may be one of batches."""
+
+    def __init__(self, samples: Dataset[Sample]) -> None:
+        self.samples = samples
+
+    def __getitem__(self, keys: list[Any]) -> list[Sample]:
+        return [self.samples[key] for key in keys]
+
+
 class DomainSource(SourceDataModule):
     """Images of several domains to train on; every batch tells the domain of its images.
 
@@ -149,12 +159,11 @@ class DomainSource(SourceDataModule):
         if self.batches == "mixed":
             return super().train_dataloader()
         images = self.training_images
-        rank, processes = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
         kind = OneDomainBatches if self.batches == "one_domain" else EveryDomainBatches
-        batches = kind(images.domain, self.domains, self.batch_size, self.seed, rank, processes)
-        dataset = self._samples(images, self.augment)
+        batches = kind(images.domain, self.domains, self.batch_size, self.seed, *self._process)
+        dataset = _Batches(self._samples(images, self.augment))
         order = self._from_current_epoch(batches)
-        return StatefulDataLoader(dataset, batch_sampler=order, collate_fn=collate, **self._options())
+        return StatefulDataLoader(dataset, batch_size=None, sampler=order, collate_fn=collate, **self._options())
 
     def _samples(self, data: DomainData, augment: Augment | None = None) -> Dataset[Sample]:  # type: ignore[override]
         return DomainDataset(data, augment, self.seed)

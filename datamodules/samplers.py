@@ -5,35 +5,52 @@ from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
-from torch.utils.data import Sampler
+from torch.utils.data import DistributedSampler
 
 from datamodules.array_types import Ints
+from tta.errors import InputError
 
 Keys = TypeVar("Keys")
 
 
-class SeededEpochs(Sampler[Keys]):
+class SeededEpochs(DistributedSampler[Keys]):
     """Order by seed and epoch, so that a resumed training sees what an uninterrupted one would have seen.
 
-    A subclass says what comes in an epoch (``order``, ``__len__``) and what a loader is told of it (``keys``).
+    Several processes take the entries of an epoch in turns: together they see what one would have seen, each as many
+    entries, none twice. What is left once all have had the same number is left out of that epoch.
+
+    A subclass says what comes in an epoch (``whole_order``, ``count``) and what a loader is told of it (``keys``).
     """
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, rank: int = 0, processes: int = 1) -> None:
         """Start at epoch 0.
 
         Args:
             seed: Non-negative.
+            rank: Number of this process.
+            processes: How many processes share the entries.
         """
+        # A DistributedSampler, so that a trainer leaves sharing to it; but what that class does is not what is wanted.
         self.seed = seed
+        self.rank = rank
+        self.num_replicas = processes
         self.epoch = 0
 
     @abstractmethod
-    def __len__(self) -> int:
-        """Return the number of entries of an epoch, the same in every epoch."""
+    def count(self) -> int:
+        """Return the number of entries of an epoch, those of all processes; the same in every epoch."""
 
     @abstractmethod
-    def order(self, epoch: int) -> Sequence[Any] | Ints:
+    def whole_order(self, epoch: int) -> Sequence[Any] | Ints:
         """Decide the entries of an epoch, by the seed and the epoch alone."""
+
+    def __len__(self) -> int:
+        """Return the number of entries of an epoch that this process gets."""
+        return self.count() // self.num_replicas
+
+    def order(self, epoch: int) -> Sequence[Any] | Ints:
+        """Take this process' entries of an epoch."""
+        return self.whole_order(epoch)[self.rank :: self.num_replicas][: len(self)]
 
     @abstractmethod
     def keys(self, entry: Any, epoch: int) -> Keys:  # noqa: ANN401 - whatever ``order`` holds
@@ -51,21 +68,23 @@ class SeededEpochs(Sampler[Keys]):
 class EpochSampler(SeededEpochs[tuple[int, int]]):
     """Gives ``(index, epoch)`` of every image once an epoch, shuffled."""
 
-    def __init__(self, size: int, seed: int) -> None:
+    def __init__(self, size: int, seed: int, rank: int = 0, processes: int = 1) -> None:
         """Start at epoch 0.
 
         Args:
-            size: Number of images.
+            size: Number of images, at least one for each process.
             seed: Non-negative.
+            rank: Number of this process.
+            processes: How many processes share the images.
         """
-        super().__init__(seed)
+        super().__init__(seed, rank, processes)
         self.size = size
 
-    def __len__(self) -> int:
+    def count(self) -> int:
         """Return the number of images."""
         return self.size
 
-    def order(self, epoch: int) -> list[int]:
+    def whole_order(self, epoch: int) -> list[int]:
         """Shuffle the images."""
         order: list[int] = np.random.default_rng([self.seed, epoch]).permutation(self.size).tolist()
         return order
@@ -81,7 +100,7 @@ class _EpochIterator(Iterator[Keys]):
 
     def __init__(self, sampler: SeededEpochs[Keys]) -> None:
         self.sampler = sampler
-        self.load_state_dict({"epoch": sampler.epoch, "given": 0})
+        self.load_state_dict({"epoch": sampler.epoch, "given": 0, "processes": sampler.num_replicas})
 
     def __next__(self) -> Keys:
         if self.given == len(self.order):
@@ -91,10 +110,15 @@ class _EpochIterator(Iterator[Keys]):
         return self.sampler.keys(self.order[self.given - 1], self.epoch)
 
     def state_dict(self) -> dict[str, int]:
-        return {"epoch": self.epoch, "given": self.given}
+        return {"epoch": self.epoch, "given": self.given, "processes": self.sampler.num_replicas}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        ended = state["given"] == len(self.sampler)
+        ended = state["given"] == self.sampler.count() // state["processes"]
+        if not ended and state["processes"] != self.sampler.num_replicas:
+            raise InputError(
+                f"the checkpoint is from within an epoch that {state['processes']} processes share, and "
+                f"{self.sampler.num_replicas} are to go on: use the same --trainer.devices"
+            )
         self.epoch, self.given = (state["epoch"] + 1, 0) if ended else (state["epoch"], state["given"])
         self.order = self.sampler.order(self.epoch)
 

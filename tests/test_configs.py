@@ -8,6 +8,7 @@ import yaml
 from tta.adapters import Adapter
 from tta.adapters.registry import adapter_class
 from tta.cli import main
+from tta.matrix import plan, read_matrix
 
 
 def adapter_of(file: Path) -> type[Adapter]:
@@ -22,6 +23,8 @@ PER_IMAGE = sorted(f.stem for f in (CONFIGS / "adapter").glob("*.yaml") if not a
 """Parts of methods that can do with a network without batch normalisation."""
 FEW_VIEWS = {"cotta": ("--model.adapter.views_count", "2"), "memo": ("--model.adapter.count", "2")}
 """What methods that look at many views of every image are told to be quick, by the first word of their parts."""
+MATRICES = sorted((CONFIGS / "compare").glob("*.yaml"))
+PARTS = sorted(set(CONFIGS.rglob("*.yaml")) - set(MATRICES))
 STREAMS = sorted(file.stem for file in (CONFIGS / "stream").glob("*.yaml"))
 MODELS = sorted(file.stem for file in (CONFIGS / "model").glob("digits*.yaml"))
 RESETS = sorted(file.stem for file in (CONFIGS / "resets").glob("*.yaml"))
@@ -49,11 +52,20 @@ def in_project(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
 
 
-@pytest.mark.parametrize("file", sorted(CONFIGS.rglob("*.yaml")), ids=lambda file: str(file.relative_to(CONFIGS)))
+@pytest.mark.parametrize("file", PARTS, ids=lambda file: str(file.relative_to(CONFIGS)))
 def test_parts_are_small_and_explained(file: Path) -> None:
     text = file.read_text()
     assert len(text.splitlines()) <= 20
     assert isinstance(yaml.safe_load(text), dict)
+
+
+@pytest.mark.parametrize("file", MATRICES, ids=lambda file: file.stem)
+def test_matrices_name_what_is_there(file: Path) -> None:
+    matrix = read_matrix(file)
+    cells = plan(matrix)
+    groups = len(matrix.models) * len(matrix.streams) * len(matrix.seeds)
+    assert len(cells) >= groups * 2
+    assert set(matrix.viewed) == {adapter.name for adapter in matrix.adapters} - {"source"}
 
 
 @pytest.mark.parametrize("adapter", ADAPTERS)

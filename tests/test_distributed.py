@@ -2,9 +2,7 @@
 
 import csv
 import json
-import multiprocessing
-import os
-import socket
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.two_processes import adapt, network
+from tests.adapters.conftest import BASE
+from tests.every_method import AVERAGED, OWN, RUNS, SHARED, all_runs, host, parameters, run, state
+from tests.pairs import different, fork, outcomes
+from tests.two_processes import ADAPTERS, RESUMED, all_adapted, network
+from tta.adapters.registry import adapter_class, list_adapters
+from tta.errors import InputError
+from tta.modules.suitability import check_adaptation
+from tta.resets import Never
 
 ROOT = Path(__file__).parent.parent
 
@@ -25,74 +30,114 @@ def start(adapter: str, folder: Path) -> tuple[int, str]:
     return done.returncode, done.stderr[-2000:]
 
 
-def _child(rank: int, port: int, adapter: str, folder: Path, mode: str) -> None:
-    os.environ.update(LOCAL_RANK=str(rank), NODE_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    sys.stderr = (folder / f"stderr-{rank}").open("w", buffering=1)
-    adapt(adapter, folder, mode)
-
-
-def fork(adapter: str, folder: Path, mode: str = "whole") -> tuple[int, str]:
-    """Run in two processes that have everything imported, as a launcher outside starts them."""
-    folder.mkdir(exist_ok=True)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    context = multiprocessing.get_context("fork")
-    children = [context.Process(target=_child, args=(rank, port, adapter, folder, mode)) for rank in (0, 1)]
-    for child in children:
-        child.start()
-    for child in children:
-        child.join(timeout=240)
-        child.kill()
-        child.join()
-    said = "".join((folder / f"stderr-{rank}").read_text()[-2000:] for rank in (0, 1))
-    return max(abs(child.exitcode or 0) for child in children), said
-
-
-def ranks(folder: Path) -> list[dict[str, torch.Tensor]]:
-    return [torch.load(folder / f"rank-{rank}.pt", weights_only=True) for rank in (0, 1)]
-
-
-def different(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> list[str]:
-    return [name for name in first if not torch.equal(first[name].nan_to_num(), second[name].nan_to_num())]
+@pytest.fixture(scope="module")
+def adapted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with a run of each of ``ADAPTERS`` and resumed ones, all of one pair of processes."""
+    folder = tmp_path_factory.mktemp("adapted")
+    status, said = fork(all_adapted, folder)
+    assert status == 0, said
+    return folder
 
 
 @pytest.mark.ddp
-@pytest.mark.parametrize("adapter", ["tent", "eata", "sar", "sar that resets", "sar of a transformer"])
-def test_two_processes_end_with_equal_parameters(adapter: str, tmp_path: Path) -> None:
-    status, said = start(adapter, tmp_path) if adapter == "tent" else fork(adapter, tmp_path)
+def test_one_process_starts_the_other(tmp_path: Path) -> None:
+    status, said = start("tent", tmp_path)
     assert status == 0, said
-    first, second = ranks(tmp_path)
-    assert different(first, second) == []
+    check("tent", tmp_path)
+
+
+@pytest.mark.ddp
+@pytest.mark.parametrize("adapter", sorted(ADAPTERS))
+def test_two_processes_end_with_equal_parameters(adapter: str, adapted: Path) -> None:
+    check(adapter, adapted / adapter / "whole")
+
+
+def check(adapter: str, folder: Path) -> None:
+    first, second = outcomes(folder)
+    assert different(first, second) == set()
     source = network(adapter).state_dict()
     moved = any(not torch.equal(first[name], value) for name, value in source.items())
     assert moved or adapter == "sar that resets"
     samples, flagged, resets, correct = first["seen"].tolist()
     assert samples == 94, "every sample once"
     assert flagged == 8
-    last = list(csv.DictReader((tmp_path / "metrics.csv").open()))[-1]
+    last = list(csv.DictReader((folder / "metrics.csv").open()))[-1]
     assert resets == int(last["resets"]), "processes reset together: counted once"
     assert (resets > 0) == (adapter == "sar that resets")
-    rows = list(csv.DictReader((tmp_path / "predictions.csv").open()))
+    rows = list(csv.DictReader((folder / "predictions.csv").open()))
     assert len({(row["index"], row["domain"]) for row in rows}) == len(rows) == 94
     assert correct == sum(row["label"] == row["prediction"] for row in rows)
-    cost = json.loads((tmp_path / "summary.json").read_text())["cost"]
+    cost = json.loads((folder / "summary.json").read_text())["cost"]
     assert cost["forwards_per_sample"] >= (1.5 if adapter == "sar" else 1.0)
     if adapter == "sar of a transformer":
         assert 0.1 < cost["backwards_per_sample"] < 1.5, "of two, and of samples that teach alone"
 
 
 @pytest.mark.ddp
-@pytest.mark.parametrize("adapter", ["sar", "sar of a transformer"])
-def test_a_run_of_two_processes_resumes(adapter: str, tmp_path: Path) -> None:
-    assert fork(adapter, tmp_path / "whole")[0] == 0
-    status, said = fork(adapter, tmp_path / "cut", "crash")
-    assert status != 0
-    assert "InterruptedError" in said
-    assert (tmp_path / "cut" / "checkpoints" / "last.ckpt").exists()
-    status, said = fork(adapter, tmp_path / "cut", "resume")
-    assert status == 0, said
-    for whole, cut in zip(ranks(tmp_path / "whole"), ranks(tmp_path / "cut"), strict=True):
-        assert different(whole, cut) == []
+@pytest.mark.parametrize("adapter", RESUMED)
+def test_a_run_of_two_processes_resumes(adapter: str, adapted: Path) -> None:
+    folder = adapted / adapter
+    errors = {error.relative_to(folder).as_posix(): error.read_text() for error in folder.glob("*/error-*")}
+    assert sorted(errors) == ["cut/error-0", "cut/error-1"], errors
+    assert all(error.rstrip().endswith("InterruptedError") for error in errors.values()), errors
+    for rank in (0, 1):
+        whole, cut = (torch.load(folder / run / f"rank-{rank}.pt", weights_only=True) for run in ("whole", "cut"))
+        assert different(whole, cut) == set()
     for name in ("metrics.csv", "predictions.csv"):
-        assert (tmp_path / "whole" / name).read_text() == (tmp_path / "cut" / name).read_text()
+        assert (folder / "whole" / name).read_text() == (folder / "cut" / name).read_text()
+
+
+# ---- every method ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with a run of each method, all of one pair of processes."""
+    folder = tmp_path_factory.mktemp("shared")
+    status, said = fork(all_runs, folder)
+    assert status == 0, said
+    return folder
+
+
+@pytest.mark.ddp
+@pytest.mark.parametrize("run_of", sorted(RUNS))
+def test_processes_stay_in_step(run_of: str, shared: Path) -> None:
+    """Also where one of them meets batches of which nothing, or little, is finite."""
+    first, second = outcomes(shared / run_of)
+    assert different(first, second) <= OWN.get(RUNS[run_of][0], set())
+    assert different(parameters(host(*RUNS[run_of])), first) != set()
+
+
+@pytest.mark.ddp
+@pytest.mark.parametrize("name", sorted(AVERAGED))
+def test_two_processes_do_what_one_does_with_twice_the_batch(name: str, shared: Path, tmp_path: Path) -> None:
+    together, _ = outcomes(shared / f"{name} whole")
+    module = host(name, **AVERAGED[name])
+    run(tmp_path, module, 1, 16)
+    alone = state(module)
+    for key in alone.keys() - OWN.get(name, set()):
+        assert torch.allclose(together[key], alone[key], rtol=0, atol=1e-6), key
+    moved = [float((alone[key] - value).abs().max()) for key, value in parameters(host(name)).items()]
+    assert max(moved) > 1e-4
+
+
+class Several:
+    """All that the check asks of a trainer: two processes."""
+
+    precision = "32-true"
+    world_size = 2
+    strategy = None
+
+
+@pytest.mark.parametrize("name", sorted(set(list_adapters()) - set(SHARED)))
+def test_all_others_are_refused_in_one_line(name: str) -> None:
+    adapter = adapter_class(name)(**BASE.get(name, {}))
+    with pytest.raises(InputError, match=r"use --trainer\.devices 1$") as error:
+        check_adaptation(adapter, Never(), Several(), None)  # type: ignore[arg-type]
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_the_page_tells_which_methods_several_processes_share() -> None:
+    page = (ROOT / "docs" / "processes.md").read_text()
+    told = dict(re.findall(r"^\| (\w+) \| (one|several) \|", page, flags=re.MULTILINE))
+    assert told == {adapter_class(name).__name__: "several" if name in SHARED else "one" for name in list_adapters()}

@@ -24,6 +24,9 @@ def told_to_children() -> Iterator[None]:
             os.environ[VARIABLE] = before
 
 
+NUMBERS = ("RANK", "NODE_RANK", "LOCAL_RANK", "SLURM_PROCID")
+"""By some of which torchrun, Lightning and srun number the processes of a run; the first has no other number than 0."""
+
 RECORDS = ("metrics.csv", "checkpoints", "predictions.csv", "test.json")
 """Any of these in a folder means that a run lies there."""
 
@@ -43,16 +46,21 @@ def choose_run_folder(given: str | None, stem: str, resumed: str | None) -> str:
         InputError: If a new run is to go where one lies, if ``last`` has nothing to go on with, or if the processes
             of a run, started from outside, have no folder named for all of them.
     """
-    rank = int(os.environ.get("LOCAL_RANK", "0"))
-    if rank > 0 and VARIABLE in os.environ:
+    first = not any(_number(name) for name in NUMBERS)
+    if not first and VARIABLE in os.environ:
         return os.environ[VARIABLE]
-    if given is None and (rank > 0 or "TORCHELASTIC_RUN_ID" in os.environ):
+    launched = "TORCHELASTIC_RUN_ID" in os.environ or _number("SLURM_NTASKS") > 1
+    if given is None and (launched or not first):
         raise InputError("processes that a launcher starts need one folder for all: give --trainer.default_root_dir")
-    if rank > 0:
+    if not first:
         return str(given)
     folder = str(_new_folder(given, stem) if resumed is None else _folder_of(given, stem, resumed))
     os.environ[VARIABLE] = folder
     return folder
+
+
+def _number(name: str) -> int:
+    return int(os.environ.get(name, "0"))
 
 
 def _new_folder(given: str | None, stem: str) -> Path:

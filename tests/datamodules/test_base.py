@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -54,6 +56,33 @@ def test_source_batches_have_no_domain():
         loaded = list(loader)
         assert set(loaded[0]) == {"image", "label", "index"}
         assert sum(len(batch["label"]) for batch in loaded) == 23
+
+
+def shared(rank, processes):
+    """The source as one of several processes sees it."""
+    progress = SimpleNamespace(state_dict=lambda: {"current": {"processed": 0}})
+    module = built(batch_size=4)
+    module.trainer = SimpleNamespace(
+        global_rank=rank, world_size=processes, fit_loop=SimpleNamespace(epoch_progress=progress)
+    )
+    return module
+
+
+def seen(loader):
+    return [index for batch in loader for index in batch["index"].tolist()]
+
+
+def test_processes_share_the_source():
+    """23 images: in training two are left out of an epoch, held-out ones fill up with the first."""
+    parts = [shared(rank, 3) for rank in range(3)]
+    trained = [index for part in parts for index in seen(part.train_dataloader())]
+    assert len(set(trained)) == len(trained) == 21
+    assert sorted(index for part in parts for index in seen(part.val_dataloader())) == sorted([*range(23), 0])
+
+
+def test_more_processes_than_images_are_refused():
+    with pytest.raises(InputError, match="24 processes cannot share 23 training images: use fewer devices"):
+        shared(0, 24).train_dataloader()
 
 
 def test_source_training_refuses_an_empty_batch():

@@ -59,7 +59,7 @@ def test_an_epoch_has_an_image_once_at_most_and_depends_on_seed_and_epoch_alone(
     assert {epoch for batch in first for _, epoch in batch} == {0}
     assert {epoch for batch in second for _, epoch in batch} == {1}
     again = batches(kind, case)
-    again.sampler.set_epoch(1)
+    again.set_epoch(1)
     assert list(again) == second
 
 

@@ -224,5 +224,5 @@ def test_data_that_does_not_do(backbone: DomainExperts, make_trainer: Any, given
 def test_precisions_in_which_the_step_would_be_coarse(
     backbone: DomainExperts, make_trainer: Any, precision: str
 ) -> None:
-    with pytest.raises(InputError, match=f"precision 32-true, not 1 and {precision}: use --trainer.devices 1"):
+    with pytest.raises(InputError, match=f"in precision 32-true, not {precision}: use --trainer.precision 32-true"):
         make_trainer(precision=precision).fit(module_of(backbone), data())

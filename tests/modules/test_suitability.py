@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from pytorch_lightning.strategies import FSDPStrategy, ModelParallelStrategy, Strategy
 from torch import Tensor, nn
 
 from tta.adapters import (
@@ -93,6 +94,7 @@ class Several:
     """All that the check asks of a trainer: two processes."""
 
     precision = "32-true"
+    strategy: Strategy | None = None
     world_size = 2
 
 
@@ -110,6 +112,21 @@ def test_methods_that_processes_cannot_share_are_refused(adapter: Adapter) -> No
         check_adaptation(adapter, Never(), Several(), None)  # type: ignore[arg-type]
     assert type(adapter).__name__ in str(error.value)
     assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("strategy", [FSDPStrategy(), ModelParallelStrategy()])
+def test_strategies_that_share_parameters_out_are_refused(strategy: Strategy) -> None:
+    trainer = Several()
+    trainer.strategy = strategy
+    with pytest.raises(InputError, match=rf"{type(strategy).__name__} leaves .* use --trainer\.strategy ddp") as error:
+        check_adaptation(Tent(), Never(), trainer, None)  # type: ignore[arg-type]
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_layers_that_wait_for_all_processes_are_refused(make_trainer: Make) -> None:
+    trainer = make_trainer(devices=2, strategy="ddp", sync_batchnorm=True)
+    with pytest.raises(InputError, match="sync_batchnorm waits for all processes at each pass"):
+        check_adaptation(Tent(), Never(), trainer, None)
 
 
 def test_small_domains_do_not_matter_where_nothing_is_reset(

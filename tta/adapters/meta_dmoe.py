@@ -53,6 +53,7 @@ class MetaDMoE(Adapter):
     )
 
     growing = ("images",)
+    of_own_samples = ("images",)
     images: Tensor
     taken: Tensor
 

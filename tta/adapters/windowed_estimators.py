@@ -16,7 +16,7 @@ class WindowedEstimator(PriorEstimator):
     """Base of estimates from the calibrated posteriors of the last ``window`` samples.
 
     Posteriors do not depend on the estimate, so that it cannot feed on itself. With several processes each keeps a
-    window of its own, and their estimates are averaged; a checkpoint holds the window of the first.
+    window of its own, and their estimates are averaged.
 
     Args:
         logits: ``raw`` or ``uniform``.
@@ -27,6 +27,7 @@ class WindowedEstimator(PriorEstimator):
     """
 
     choices = ("raw", "uniform")
+    of_own_samples = ("posteriors", "seen")
     posteriors: Tensor
     seen: Tensor
 

@@ -6,6 +6,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.utilities import rank_zero_info
 
 from tta.companion import Companion, save_tensors
+from tta.modules.sharding import whole_state
 
 
 class SaveWeights(Callback):
@@ -16,14 +17,15 @@ class SaveWeights(Callback):
     """
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write, and say where."""
+        """Write, and say where; parameters that processes share out are gathered by all of them first."""
+        backbone = getattr(pl_module, "backbone", None)
+        weights = None if backbone is None else whole_state(backbone)
         if not trainer.is_global_zero:
             return
         folder = Path(trainer.default_root_dir)
-        backbone = getattr(pl_module, "backbone", None)
-        if backbone is not None:
+        if weights is not None:
             path = folder / "weights.safetensors"
-            save_tensors(backbone.state_dict(), path)
+            save_tensors(weights, path)
             rank_zero_info(f"Weights: {path}")
         make = getattr(pl_module, "companion", None)
         if make is not None:

@@ -14,6 +14,7 @@ from tta.adapters.domain_experts import DomainExpertsModel, domain_experts
 from tta.modules.checks import checked_forward
 from tta.modules.expert_groups import domain_of, domains_of, experts_of_domains
 from tta.modules.schedules import with_schedule
+from tta.modules.sharding import shard
 from tta.modules.weights import load_weights
 
 
@@ -74,6 +75,10 @@ class AggregatorPretraining(LightningModule):
             domains = domains_of(getattr(self.trainer, "datamodule", None))
             self.expert_of = experts_of_domains(self.groups, domains, len(self.model.experts))
 
+    def configure_model(self) -> None:
+        """Share the parameters out over processes, where the strategy is ``ModelParallelStrategy``."""
+        shard(self.backbone, self, "aggregated_logits")
+
     def train(self, mode: bool = True) -> "AggregatorPretraining":
         """Only the aggregator is ever in train mode."""
         super().train(mode)
@@ -89,14 +94,15 @@ class AggregatorPretraining(LightningModule):
         """Cross entropy of a batch of ``image`` (B, C, H, W) and ``label`` (B,) int64."""
         hidden = None if self.groups is None else self.expert_of[domain_of(batch)]
         loss = F.cross_entropy(self(batch["image"], hidden), batch["label"])
-        self.log("train/loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=len(batch["label"]))
+        size = len(batch["label"])
+        self.log("train/loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=size, sync_dist=True)
         return loss
 
     def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
         """Loss and accuracy of all experts together on held-out images."""
         logits = self(batch["image"])
         self.val_accuracy(logits, batch["label"])
-        self.log("val/loss", F.cross_entropy(logits, batch["label"]), batch_size=len(logits))
+        self.log("val/loss", F.cross_entropy(logits, batch["label"]), batch_size=len(logits), sync_dist=True)
         self.log("val/accuracy", self.val_accuracy, prog_bar=True)
 
     def configure_optimizers(self) -> Any:  # noqa: ANN401

@@ -15,6 +15,7 @@ from tta.errors import InputError
 from tta.functional.experts import PRIORS, prior_offsets, shot_groups, skill_diverse_loss
 from tta.modules.checks import run_on_images
 from tta.modules.schedules import with_schedule
+from tta.modules.sharding import shard
 from tta.modules.weights import load_weights
 
 
@@ -105,6 +106,10 @@ class ExpertTraining(LightningModule):
         offsets = prior_offsets(self.counts, self.priors, self.tau)
         self.register_buffer("offsets", offsets.to(self.device, torch.float32), persistent=False)
 
+    def configure_model(self) -> None:
+        """Share the parameters out over processes, where the strategy is ``ModelParallelStrategy``."""
+        shard(self.backbone, self, "expert_logits")
+
     def forward(self, x: Tensor) -> Tensor:
         """Logits of every expert, shape ``(B, E, K)``."""
         logits = run_on_images(self.backbone.expert_logits, x)  # type: ignore[arg-type]
@@ -118,7 +123,8 @@ class ExpertTraining(LightningModule):
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
         """Skill-diverse loss of a batch of ``image`` (B, C, H, W) and ``label`` (B,) int64."""
         loss = skill_diverse_loss(self(batch["image"]), batch["label"], self.offsets)
-        self.log("train/loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=len(batch["label"]))
+        size = len(batch["label"])
+        self.log("train/loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=size, sync_dist=True)
         return loss
 
     def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:

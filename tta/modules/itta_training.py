@@ -19,7 +19,10 @@ from tta.companion import Companion
 from tta.errors import InputError
 from tta.functional.alignment import alignment_loss, gradient_correlation
 from tta.functional.style import style
+from tta.modules.processes import average_gradients, averaged_backward
+from tta.modules.sharding import check_whole_parameters
 from tta.modules.source_training import SourceTraining
+from tta.seeds import derived_seed
 
 Losses = tuple[Tensor, Tensor]
 
@@ -39,6 +42,9 @@ class ITTATraining(SourceTraining):
     training images, for :class:`tta.adapters.ITTA`.
 
     ``train/gradient_correlation`` is the correlation of the two gradients before the second step.
+
+    With several processes each mixes styles within its own batch and compares the two gradients of its own batch; the
+    gradients of both steps are averaged. The companion's styles are those of the first process' images.
 
     As in the authors' code (commit 63794c4): Adam, BatchNorm in eval mode, MixStyle in every batch, ``f_w`` a tenth of
     the learning rate. Departures: any network with a linear head; mixed styles and dropout are drawn from ``seed``;
@@ -125,17 +131,17 @@ class ITTATraining(SourceTraining):
     # ---- set-up -------------------------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
-        """Refuse data of one domain, several processes, and precisions that gradients of gradients do not bear.
+        """Refuse data of one domain, and precisions that gradients of gradients do not bear.
 
         Raises:
             InputError: If one of them is the case.
         """
         if stage != "fit":
             return
-        if self.trainer.world_size > 1 or self.trainer.precision != "32-true":
+        check_whole_parameters(self.trainer, "ITTATraining", "takes gradients of gradients")
+        if self.trainer.precision != "32-true":
             raise InputError(
-                f"ITTATraining needs one process and precision 32-true, not {self.trainer.world_size} and "
-                f"{self.trainer.precision}: use --trainer.devices 1 --trainer.precision 32-true"
+                f"ITTATraining needs precision 32-true, not {self.trainer.precision}: use --trainer.precision 32-true"
             )
         data = getattr(self.trainer, "datamodule", None)
         domains = getattr(data, "domains", [])
@@ -187,7 +193,7 @@ class ITTATraining(SourceTraining):
             )
         # Fused attention has no gradients of gradients.
         with torch.random.fork_rng(_cuda(images)), sdpa_kernel(SDPBackend.MATH):
-            torch.manual_seed(self.seed * 2**31 + int(self.steps))
+            torch.manual_seed(derived_seed(self.seed, int(self.steps), self.global_rank))
             loss = self._step_on_classifier(images, labels)
             if self.consistency_weight > 0.0:
                 self._step_on_consistency(images, labels)
@@ -200,7 +206,7 @@ class ITTATraining(SourceTraining):
         loss = classification
         if self.consistency_weight > 0.0:
             loss = loss + self.consistency_weight * consistency
-        self.manual_backward(loss)
+        averaged_backward(self, loss, self.backbone.parameters())
         optimizer.step()
         optimizer.zero_grad()
         self.f_w.zero_grad()
@@ -226,6 +232,7 @@ class ITTATraining(SourceTraining):
         gradients = torch.autograd.grad(penalty, parameters)
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
+        average_gradients(self.trainer, parameters)
         optimizer.step()
         optimizer.zero_grad()
 
@@ -236,11 +243,12 @@ class ITTATraining(SourceTraining):
 
     def _log(self, name: str, value: Tensor, labels: Tensor) -> None:
         bar = name == "loss"
-        self.log(f"train/{name}", value.detach(), prog_bar=bar, on_step=True, on_epoch=True, batch_size=len(labels))
+        size, value = len(labels), value.detach()
+        self.log(f"train/{name}", value, prog_bar=bar, on_step=True, on_epoch=True, batch_size=size, sync_dist=True)
 
     def _losses(self, images: Tensor, labels: Tensor, part: int) -> Losses:
         """Cross entropy of both passes, and the consistency loss."""
-        seed = (self.seed, int(self.steps), part)
+        seed = (self.seed, int(self.steps), part, self.global_rank)
         draw = StyleDraw.make(seed, len(images), len(self.style_blocks), self.alpha, images.device)
         keep: dict[str, Change] = {} if part else {name: partial(self._keep, name) for name in self.style_blocks}
         plain, logits = self._features(images, keep)

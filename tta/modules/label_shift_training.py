@@ -6,7 +6,7 @@ from typing import Any, Literal, cast
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from tta.adapters.head import linear_head
 from tta.adapters.label_shift_network import KIND, LabelShiftNetwork
@@ -15,6 +15,7 @@ from tta.companion import Companion
 from tta.errors import InputError
 from tta.functional.label_shift import class_prior, generalized_logit_adjusted_loss, inverse_prior
 from tta.modules.prior_draws import Drawn, draw_with_priors
+from tta.modules.sharding import check_whole_parameters
 from tta.modules.source_calibration import calibrate
 from tta.modules.weights import load_weights
 
@@ -36,6 +37,8 @@ class LabelShiftTraining(LightningModule):
     are drawn with each of the three priors, rare ones several times, and go through in batches of ``image_batch`` under
     their own statistics, so that the network learns from what it will be shown. On networks without BatchNorm the two
     differ by the draw alone.
+
+    Several processes all take every step on all features, so that the result is that of one; nothing is gained.
 
     Features of the training images are easier than those of others, above all for rare classes, which the source has
     learnt by heart; a network trained on them corrects too little. ``noise`` makes up for it.
@@ -132,6 +135,7 @@ class LabelShiftTraining(LightningModule):
         Raises:
             InputError: If class counts are missing, or do not fit the classes.
         """
+        check_whole_parameters(self.trainer, "LabelShiftTraining", "trains a small network beside the classifier")
         self._data: Any = getattr(self.trainer, "datamodule", None)
         counts = self.class_counts if self.class_counts is not None else getattr(self._data, "class_counts", None)
         if self._data is None or counts is None:
@@ -162,8 +166,10 @@ class LabelShiftTraining(LightningModule):
         return [_GivesLoadersBack()]
 
     def on_fit_start(self) -> None:
-        """Make the features, once."""
+        """Make the features, once: every process all of them, of the images as they are in the first epoch."""
+        trainer, self._data.trainer = self._data.trainer, None
         train_loader, heldout_loader = (loader() for loader in cast(tuple[Any, Any], self._image_loaders))
+        self._data.trainer = trainer
         self.training_draws = self._draws(train_loader, self.seed)
         self.heldout_draws = self._draws(heldout_loader, self.seed + 1)
         self.train()
@@ -209,9 +215,9 @@ class LabelShiftTraining(LightningModule):
         for which, draw in enumerate(self.heldout_draws):
             logits = self.network(draw.prior, self.layer).logits(self.layer, draw.features)
             accuracy = (logits.argmax(dim=1) == draw.labels).float().mean()
-            self.log(f"val/accuracy_{PRIORS[which]}", accuracy, prog_bar=True, batch_size=1)
+            self.log(f"val/accuracy_{PRIORS[which]}", accuracy, prog_bar=True, batch_size=1, sync_dist=True)
             loss = self._loss(which, draw.features, draw.labels, draw.prior)
-            self.log(f"val/loss_{PRIORS[which]}", loss, batch_size=1)
+            self.log(f"val/loss_{PRIORS[which]}", loss, batch_size=1, sync_dist=True)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam over the network's parameters alone."""
@@ -238,4 +244,6 @@ class _GivesLoadersBack(Callback):
 
 
 def _numbers(count: int) -> DataLoader[int]:
-    return DataLoader(cast(Dataset[int], range(count)), batch_size=None)
+    numbers = cast(Dataset[int], range(count))
+    # A sampler of its own, for one replica: the trainer must not share the numbers out, every process takes every step.
+    return DataLoader(numbers, batch_size=None, sampler=DistributedSampler(numbers, 1, 0, shuffle=False))

@@ -16,6 +16,8 @@ from tta.errors import InputError
 from tta.functional.meta import distillation_step, meta_distillation_loss
 from tta.modules.checks import checked_forward
 from tta.modules.expert_groups import domain_of, domains_of, experts_of_domains
+from tta.modules.processes import averaged_backward
+from tta.modules.sharding import check_whole_parameters
 from tta.modules.weights import load_weights
 
 
@@ -25,6 +27,9 @@ class MetaDistillation(LightningModule):
     Every batch is of one domain: its first ``support`` images give the step, without labels, towards a target from
     which the expert of that domain is hidden; cross entropy on the others goes back through the step to the student's
     features, its head and the aggregator. All is in eval mode: running statistics stay, dropout is off.
+
+    With several processes each takes the step on a batch of its own, and the gradients of the outer step are averaged:
+    an outer step then learns from as many batches as there are processes.
 
     Args:
         backbone: A student with trained experts and a pre-trained aggregator, such as ``models.DomainExperts``.
@@ -43,8 +48,8 @@ class MetaDistillation(LightningModule):
 
     Raises:
         InputError: If the backbone has no experts, weights do not fit, a value is out of range, the data has one domain
-            only, the groups do not fit it, a batch mixes domains, none leaves a query, or the run has several processes
-            or another precision than 32-true.
+            only, the groups do not fit it, a batch mixes domains, none leaves a query, or the run has another precision
+            than 32-true.
 
     References:
         Meta-DMoE, NeurIPS 2022, algorithm 1 and eq. (5) to (7), https://arxiv.org/abs/2210.03885. As the authors' code:
@@ -99,7 +104,8 @@ class MetaDistillation(LightningModule):
         return cast(DomainExpertsModel, self.backbone)
 
     def setup(self, stage: str) -> None:
-        """Which expert saw which domain; refuse batches without a query, several processes and lower precision."""
+        """Which expert saw which domain; refuse batches without a query, and lower precision."""
+        check_whole_parameters(self.trainer, "MetaDistillation", "differentiates its own step")
         data = getattr(self.trainer, "datamodule", None)
         self.expert_of = experts_of_domains(self.groups, domains_of(data), len(self.model.experts))
         batch_size = getattr(data, "batch_size", None)
@@ -108,11 +114,10 @@ class MetaDistillation(LightningModule):
                 f"support={self.support}: leaves no query in a batch of {batch_size}; use a larger batch_size or a "
                 "smaller support"
             )
-        if self.trainer.world_size > 1 or self.trainer.precision != "32-true":
+        if self.trainer.precision != "32-true":
             raise InputError(
-                f"meta-distillation differentiates its own step, in one process and precision 32-true, not "
-                f"{self.trainer.world_size} and {self.trainer.precision}: use --trainer.devices 1 --trainer.precision "
-                "32-true"
+                f"meta-distillation differentiates its own step, in precision 32-true, not {self.trainer.precision}: "
+                "use --trainer.precision 32-true"
             )
 
     def train(self, mode: bool = True) -> "MetaDistillation":
@@ -129,18 +134,20 @@ class MetaDistillation(LightningModule):
         """One outer step on a batch of ``image`` (B, C, H, W), ``label`` (B,) and ``domain`` (B,), int64."""
         hidden = self.expert_of[domain_of(batch)] if self.hide else None
         warm = int(self.seen) < self.warm_start
-        if not warm and len(batch["label"]) <= self.support:
+        has_query = len(batch["label"]) > self.support
+        if not warm and not self.trainer.strategy.reduce_boolean_decision(has_query, all=True):
             return
         loss = self._warm_start_loss(batch, hidden) if warm else self._meta_loss(batch, hidden)
         student, aggregator = self.optimizers()  # type: ignore[attr-defined]
         student.zero_grad()
         aggregator.zero_grad()
-        self.manual_backward(loss)
+        averaged_backward(self, loss, [*self.model.student.parameters(), *self.model.aggregator.parameters()])
         student.step()
         if not warm:
             aggregator.step()
         self.seen += 1
-        self.log("train/loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=len(batch["label"]))
+        size = len(batch["label"])
+        self.log("train/loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=size, sync_dist=True)
 
     def _meta_loss(self, batch: Mapping[str, Tensor], hidden: int | None) -> Tensor:
         images, labels, size = batch["image"], batch["label"], self.support
@@ -177,6 +184,10 @@ class MetaDistillation(LightningModule):
             for schedule in schedules:
                 schedule.step()  # type: ignore[call-arg]  # plateaus need a metric, the others do not
 
+    def on_validation_epoch_start(self) -> None:
+        """Start counting."""
+        self._queries, self._right = 0, {"before": 0, "after": 0}
+
     @torch.inference_mode(False)
     @torch.enable_grad()
     def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
@@ -189,8 +200,16 @@ class MetaDistillation(LightningModule):
             parameters = self.model.feature_parameters()
             after = distillation_step(self._features, parameters, images[:size], target.detach(), self.inner_lr)
             for name, values in (("before", parameters), ("after", after)):
-                right = (self._logits(values, images[size:]).argmax(dim=1) == labels[size:]).float().mean()
-                self.log(f"val/accuracy_{name}", right.detach(), prog_bar=True, batch_size=len(labels) - size)
+                right = self._logits(values, images[size:]).argmax(dim=1) == labels[size:]
+                self._right[name] += int(right.sum())
+            self._queries += len(labels) - size
+
+    def on_validation_epoch_end(self) -> None:
+        """Log both accuracies over the queries of all processes, if there was one."""
+        counts = torch.tensor([self._queries, *self._right.values()], device=self.device)
+        queries, *right = torch.as_tensor(self.trainer.strategy.reduce(counts, reduce_op="sum")).tolist()
+        for name, count in zip(self._right, right, strict=True) if queries else ():
+            self.log(f"val/accuracy_{name}", count / queries, prog_bar=True)
 
     def _by_domain(self, batch: Mapping[str, Tensor]) -> Iterator[tuple[int, Tensor, Tensor]]:
         domains = batch["domain"].tolist()

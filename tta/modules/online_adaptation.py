@@ -16,6 +16,7 @@ from tta.modules.checks import checked_forward
 from tta.modules.estimation import StreamEstimates
 from tta.modules.frozen_evaluation import Batch
 from tta.modules.observation import show_to_estimates, show_to_method
+from tta.modules.processes import keep_own_buffers
 from tta.modules.resumable_adaptation import ResumableAdaptation
 from tta.modules.source_comparison import SourceComparison
 from tta.modules.suitability import check_adaptation, check_frozen_evaluation
@@ -100,6 +101,8 @@ class OnlineAdaptation(ResumableAdaptation):
             check_frozen_evaluation(self.trainer)
         if not self._prepared:
             self._prepare_source()
+        if self.trainer.world_size > 1:
+            keep_own_buffers(self)
         # Not a submodule: it belongs to one stream, and stays on the CPU where processes could not share its buffers.
         self.__dict__["monitor"] = self._new_monitor(getattr(self._datamodule, "label_delay", 0))
 

@@ -9,7 +9,7 @@ from pytorch_lightning.trainer.states import TrainerFn
 from tta.errors import InputError
 from tta.modules.estimation import StreamEstimates
 from tta.modules.frozen_evaluation import FrozenEvaluation
-from tta.modules.processes import of_all_processes, of_this_process
+from tta.modules.processes import of_all_processes, of_this_process, own_buffers
 from tta.modules.updater import LightningUpdater
 from tta.monitor import StreamMonitor
 from tta.resets import ResetProtocol
@@ -37,6 +37,7 @@ class ResumableAdaptation(FrozenEvaluation):
         norm = self.updater.gradient_norm
         own = {
             "adapter": type(self.adapter).__name__,
+            "method": own_buffers(self.adapter),
             "source": self.source.values,
             "monitor": self.monitor.state_dict(),
             "estimates": self.estimates.state_dict(),
@@ -66,7 +67,9 @@ class ResumableAdaptation(FrozenEvaluation):
                 "same run; source weights go to --model.weights"
             )
         if self.trainer.state.fn == TrainerFn.FITTING:
-            self._resume(of_this_process(self.trainer, states))
+            own = of_this_process(self.trainer, states)
+            checkpoint["state_dict"] |= {f"adapter.{name}": value for name, value in own["method"].items()}
+            self._resume(own)
         else:  # a frozen evaluation follows no protocol, so whatever protocol the run had will do
             weights = {k: v for k, v in checkpoint["state_dict"].items() if not k.startswith("protocol.")}
             checkpoint["state_dict"] = weights | self.protocol.state_dict(prefix="protocol.")

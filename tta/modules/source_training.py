@@ -13,6 +13,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibratio
 from tta.errors import InputError
 from tta.modules.checks import checked_forward
 from tta.modules.schedules import with_schedule
+from tta.modules.sharding import shard
 from tta.modules.weights import load_weights
 
 
@@ -54,6 +55,10 @@ class SourceTraining(LightningModule):
         self.test_accuracy = MulticlassAccuracy(num_classes, average="micro")
         self.test_calibration = MulticlassCalibrationError(num_classes)
 
+    def configure_model(self) -> None:
+        """Share the parameters out over processes, where the strategy is ``ModelParallelStrategy``."""
+        shard(self.backbone, self)
+
     def forward(self, x: Tensor) -> Tensor:
         """Logits, shape ``(B, K)``."""
         return checked_forward(self.backbone, x, self.num_classes)
@@ -61,14 +66,15 @@ class SourceTraining(LightningModule):
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
         """Cross entropy of a batch of ``image`` (B, C, H, W) and ``label`` (B,) int64."""
         loss = F.cross_entropy(self(batch["image"]), batch["label"], label_smoothing=self.label_smoothing)
-        self.log("train/loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=len(batch["label"]))
+        size = len(batch["label"])
+        self.log("train/loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=size, sync_dist=True)
         return loss
 
     def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
         """Loss and accuracy on held-out source images."""
         logits = self(batch["image"])
         self.val_accuracy(logits, batch["label"])
-        self.log("val/loss", F.cross_entropy(logits, batch["label"]), batch_size=len(logits))
+        self.log("val/loss", F.cross_entropy(logits, batch["label"]), batch_size=len(logits), sync_dist=True)
         self.log("val/accuracy", self.val_accuracy, prog_bar=True)
 
     def test_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:

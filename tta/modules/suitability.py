@@ -6,6 +6,7 @@ from pytorch_lightning import Trainer
 
 from tta.adapters.base import Adapter
 from tta.errors import InputError
+from tta.modules.sharding import check_whole_parameters
 from tta.resets import Never, PerBatch, PerDomain, ResetProtocol
 
 PRECISIONS = ("32-true", "bf16-mixed")
@@ -36,9 +37,10 @@ def check_adaptation(adapter: Adapter, protocol: ResetProtocol, trainer: Trainer
         stream: The datamodule; its ``batch_size`` and ``domain_sizes()`` are used if it has them.
 
     Raises:
-        InputError: If precision, protocol, number of processes, batches or domains do not suit the method.
+        InputError: If precision, strategy, protocol, number of processes, batches or domains do not suit the method.
     """
     _check_precision(trainer)
+    _check_strategy(trainer)
     _check_protocol(adapter, protocol, trainer.world_size)
     _check_sizes(adapter, protocol, stream)
 
@@ -46,6 +48,15 @@ def check_adaptation(adapter: Adapter, protocol: ResetProtocol, trainer: Trainer
 def _check_precision(trainer: Trainer) -> None:
     if trainer.precision not in PRECISIONS:
         raise InputError(f"precision {trainer.precision} is not supported: use {' or '.join(PRECISIONS)}")
+
+
+def _check_strategy(trainer: Trainer) -> None:
+    check_whole_parameters(trainer, "tta adapt", "lets each process pass as often as it needs")
+    if getattr(trainer.strategy, "_layer_sync", None) is not None:
+        raise InputError(
+            "sync_batchnorm waits for all processes at each pass, and here they do not pass equally often: leave it "
+            "out; batch statistics are those of each process' share of a batch"
+        )
 
 
 def _check_protocol(adapter: Adapter, protocol: ResetProtocol, processes: int) -> None:
