@@ -1,13 +1,12 @@
 """Tracking with Weights & Biases that never stands in the way of a run."""
 
 import os
-import socket
 from typing import Any
-from urllib.parse import urlparse
 
-import wandb
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_info
+
+from tta.callbacks.wandb_offline import where_stored, why_offline
 
 
 class RunTracker(WandbLogger):
@@ -30,7 +29,7 @@ class RunTracker(WandbLogger):
         **arguments: Any,
     ) -> None:
         os.makedirs(save_dir, exist_ok=True)
-        reason = None if offline is not None else _why_offline()
+        reason = None if offline is not None else why_offline()
         if offline or reason is not None:
             # Lightning's own offline switch is an environment variable, which wandb no longer reads at this point.
             arguments["mode"] = "offline"
@@ -45,22 +44,4 @@ class RunTracker(WandbLogger):
             return
         run = self._experiment
         run.finish()
-        if run.offline:
-            rank_zero_info(f"wandb: stored in {run.settings.sync_dir}; 'wandb sync {run.settings.sync_dir}' uploads it")
-        else:
-            rank_zero_info(f"wandb: {run.url}")
-
-
-def _why_offline() -> str | None:
-    mode = os.environ.get("WANDB_MODE")
-    if mode in ("offline", "disabled"):
-        return "WANDB_MODE=offline" if mode == "offline" else None
-    settings = wandb.setup().settings
-    if not (settings.api_key or wandb.api.api_key):
-        return "no API key (run 'wandb login')"
-    address = urlparse(settings.base_url)
-    try:
-        socket.create_connection((address.hostname or "", address.port or 443), timeout=3.0).close()
-    except OSError as error:
-        return f"{address.hostname} cannot be reached ({error})"
-    return None
+        rank_zero_info(f"wandb: {where_stored(run)}")
