@@ -5,7 +5,8 @@
 ``gaps``: Kendall's tau between planted strengths and each method's scores, where systems are measured mostly on samples
 of about their own strength (the simulation of the tests). ``coverage``: how often the 95 % interval of a mean accuracy
 holds the true one, with one test set that every seed sees again; ``apart`` gives images new numbers in each block, so
-that they are drawn anew for each. ``local_search``: how often it ends at the proven Kemeny order of 8 systems.
+that they are drawn anew for each. ``false_findings``: how often two alike systems, each with its own luck in each run,
+are found different. ``local_search``: how often it ends at the proven Kemeny order of 8 systems.
 ``cpu_seconds``: of one call for 9 systems, 9 blocks, 1000 resamples.
 """
 
@@ -84,6 +85,26 @@ def _test_set(
     return tuple(blocks)
 
 
+def false_findings(seeds: int, seed_deviation: float, images: int = 2000) -> dict[str, float]:
+    """Share of experiments in which two systems of equal mean strength are found different at 5 %.
+
+    By the paired test alone, by the interval over seeds and images alone, and by both. The strength of each varies from
+    run to run on its own.
+    """
+    random = np.random.default_rng(0)
+    test, interval = np.zeros(COVERAGE_REPETITIONS, dtype=bool), np.zeros(COVERAGE_REPETITIONS, dtype=bool)
+    for repetition in range(COVERAGE_REPETITIONS):
+        difficulties = random.normal(0, 2, images)
+        blocks = tuple(
+            block(rasch(random, random.normal(0, seed_deviation, 2), difficulties), seed=seed) for seed in range(seeds)
+        )
+        (pair,) = rank(Experiment(("one", "other"), blocks, {}), resamples=200, seed=repetition).neighbours
+        test[repetition] = pair.p < 0.05
+        interval[repetition] = pair.low > 0 or pair.high < 0
+    found = {"test": test, "interval": interval, "both": test & interval}
+    return {name: float(share.mean()) for name, share in found.items()}
+
+
 def local_search(experiments: int = 2000, systems: int = 8, criteria: int = 9) -> float:
     """Share of random experiments in which local search costs as little as the proven order."""
     preferred = preferences(np.random.default_rng(0).random((experiments, criteria, systems)))
@@ -120,6 +141,11 @@ def main() -> None:
                 (3, 0.5, False),
                 (10, 0.5, False),
             )
+        },
+        "false_findings": {
+            f"{seeds} seeds, deviation {deviation}": false_findings(seeds, deviation)
+            for seeds in (1, 3, 10)
+            for deviation in (0.0, 0.07, 0.2)
         },
         "local_search": local_search(),
         "cpu_seconds": {f"{images} images": seconds(images) for images in (2_000, 10_000, 50_000)},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,12 @@ import pytest
 
 from tests.report.conftest import write_run
 from tests.report.test_report_browser import browser
-from tta.leaderboard import Entry, Leaderboard, build_leaderboard
+from tta.leaderboard import Entry, Leaderboard, build_leaderboard, write_pages
+from tta.leaderboard.board import Row
 
 __all__ = ["browser"]
+
+Answers = Callable[..., Entry]
 
 MODELS = ("resnet", "vit")
 STREAMS = ("continual", "label_sorted")
@@ -82,3 +85,42 @@ def entries(results: Path) -> list[Entry]:
 @pytest.fixture(scope="session")
 def board(entries: list[Entry]) -> Leaderboard:
     return build_leaderboard(entries, {"ece": False}, resamples=50)
+
+
+def build(*entries: Entry, metrics: dict[str, bool] | None = None) -> Leaderboard:
+    return build_leaderboard(entries, metrics or {}, resamples=20)
+
+
+def row_of(board: Leaderboard, system: str) -> Row:
+    return next(row for row in board.rows if row.system == system)
+
+
+def page_of(board: Leaderboard, folder: Path) -> str:
+    return write_pages(board, folder, "Made up").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def answers(make_cell: Callable[..., Path], tmp_path: Path) -> Answers:
+    """Makes the entry of a run whose answers are right (1) or wrong (0) as given, on images of class 0."""
+
+    def make(
+        system: str,
+        correct: Sequence[int],
+        cost: float | None = 1.0,
+        task: tuple[str, str, int] = ("net", "stream", 0),
+        label: int = 0,
+        matches: tuple[str, ...] = (),
+        domains: Sequence[str] = ("fog:5",),
+        **options: object,
+    ) -> Entry:
+        family = "source" if system == "source" else "views" if matches else "adapter"
+        folder = make_cell(tmp_path.joinpath(*map(str, task), system), cost, samples=len(correct), **options)
+        lines = ["position,index,domain,label,prediction,confidence,source_prediction,finite"]
+        lines += [
+            f"{i},{i},{domains[i * len(domains) // len(correct)]},{label},{0 if right else 1},0.5,0,1"
+            for i, right in enumerate(correct)
+        ]
+        (folder / "predictions.csv").write_text("\n".join(lines) + "\n")
+        return Entry(system, *task, folder, family=family, matches=matches)
+
+    return make

@@ -3,48 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.leaderboard.conftest import Answers, build, row_of
 from tta.errors import InputError
 from tta.leaderboard import Entry, Leaderboard, build_leaderboard
-from tta.leaderboard.board import Row
-
-Answers = Callable[..., Entry]
-
-
-@pytest.fixture
-def answers(make_cell: Callable[..., Path], tmp_path: Path) -> Answers:
-    """Makes the entry of a run whose answers are right (1) or wrong (0) as given, on images of class 0."""
-
-    def make(
-        system: str,
-        correct: Sequence[int],
-        cost: float | None = 1.0,
-        task: tuple[str, str, int] = ("net", "stream", 0),
-        label: int = 0,
-        matches: tuple[str, ...] = (),
-        **options: object,
-    ) -> Entry:
-        family = "source" if system == "source" else "views" if matches else "adapter"
-        folder = make_cell(tmp_path.joinpath(*map(str, task), system), cost, samples=len(correct), **options)
-        lines = ["position,index,domain,label,prediction,confidence,source_prediction,finite"]
-        lines += [f"{i},{i},fog:5,{label},{0 if right else 1},0.5,0,1" for i, right in enumerate(correct)]
-        (folder / "predictions.csv").write_text("\n".join(lines) + "\n")
-        return Entry(system, *task, folder, family=family, matches=matches)
-
-    return make
-
-
-def build(*entries: Entry, metrics: dict[str, bool] | None = None) -> Leaderboard:
-    return build_leaderboard(entries, metrics or {}, resamples=20)
-
-
-def row_of(board: Leaderboard, system: str) -> Row:
-    return next(row for row in board.rows if row.system == system)
 
 
 def test_figures_of_a_single_block(answers: Answers) -> None:
@@ -65,7 +31,9 @@ def test_figures_of_a_single_block(answers: Answers) -> None:
 
 
 def test_the_frozen_model_at_the_cost_of_one_pass_is_the_source(answers: Answers) -> None:
-    board = build(answers("source", [1, 0, 0, 0]), answers("cheap", [1, 1, 0, 0], 1.05), answers("dear", [1] * 4, 1.2))
+    views = answers("views (other)", [1] * 4, 1.3, matches=("other",))
+    runs = answers("source", [1, 0, 0, 0]), answers("cheap", [1, 1, 0, 0], 1.05), answers("dear", [1] * 4, 1.2)
+    board = build(*runs, views)
     cheap, dear = row_of(board, "cheap"), row_of(board, "dear")
     assert (cheap.value("views_accuracy"), cheap.value("views_difference")) == (0.25, 0.25)
     assert np.isnan(dear.value("views_difference"))
@@ -129,6 +97,44 @@ def test_further_metrics_are_read_and_ranked_by(answers: Answers) -> None:
     board = build(*entries, metrics={"nested.loss": False})
     assert [row.system for row in board.rows] == ["b", "c", "a"]
     assert row_of(board, "a").value("nested.loss") == 3
+
+
+def test_a_metric_of_no_run_is_an_error_that_names_those_there_are(answers: Answers) -> None:
+    entries = [answers(system, [1, 0], summary={"nested": {"loss": 1.0}}) for system in ("source", "tent")]
+    with pytest.raises(
+        InputError, match=r"no run's summary.json has a figure 'eec': choose from .*\bece,.* nested.loss"
+    ):
+        build(*entries, metrics={"ece": False, "eec": False})
+    with pytest.raises(InputError, match="'accuracy' is a column of every leaderboard"):
+        build(*entries, metrics={"accuracy": True})
+
+
+def test_a_metric_that_every_run_leaves_open_is_unknown(answers: Answers) -> None:
+    board = build(
+        *(answers(system, [1, 0], summary={"ece": None}) for system in ("source", "tent")), metrics={"ece": False}
+    )
+    assert np.isnan(row_of(board, "tent").value("ece"))
+
+
+def test_a_gain_falls_within_domains_that_come_again(answers: Answers) -> None:
+    source, falling = [0] * 300, [1] * 200 + [0] * 100
+    for name, domains, expected in (
+        ("once", ("fog:5", "snow:5", "frost:5"), np.nan),
+        ("again", ("fog:5", "snow:5", "fog:5"), 1),
+    ):
+        task = ("net", name, 0)
+        entries = [
+            answers("source", source, task=task, domains=domains),
+            answers("tent", falling, task=task, domains=domains),
+        ]
+        assert row_of(build(*entries), "tent").value("gain_falls") == pytest.approx(expected, nan_ok=True)
+
+
+def test_cells_of_a_block_share_what_they_agree_in(board: Leaderboard) -> None:
+    first, second = board.cells[:2]
+    assert first.entry.block == second.entry.block
+    assert first.images is second.images
+    assert first.domains is second.domains
 
 
 def test_intervals_hold_the_figure(board: Leaderboard) -> None:

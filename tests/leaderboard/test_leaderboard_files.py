@@ -102,7 +102,8 @@ def test_page_tells_the_news_and_the_failures(page: str) -> None:
     text = unescape(page)
     assert "<h1>Nine systems & more</h1>" in text
     assert "views (sar) ranks first of 6 systems" in text
-    assert "Of 3 adapters against frozen views at the same cost, 1 is better and 2 are worse" in text
+    assert "Against frozen views at the same cost 1 adapter is better and 2 are worse" in text
+    assert "With two seeds, intervals hold half of the variance between seeds." in text
     assert "46 of 48" in text
     assert "tent on resnet / continual, seed 0: <code>OSError: disk is full</code>" in text
     assert text.count('<details class="card task"') == 4

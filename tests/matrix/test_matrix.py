@@ -98,6 +98,8 @@ adapters:
         ({"frozen_views": "sar"}, "frozen_views: no adapter 'sar': choose from tent, or true or false"),
         ({"frozen_views": {"count": 3}}, "frozen_views: unknown key 'count'"),
         ({"metrics": {"ece": ["min"]}}, "metrics are .*: give names of summary.json with max or min"),
+        ({"metrics": {"accuracy": "max"}}, "metrics: 'accuracy' is a column of every leaderboard"),
+        ({"metrics": {"cost.seconds": "min"}}, "metrics: 'cost.seconds' depends on the clock: timing.csv has it"),
         ({"metrics": {"ece": "low"}}, "metrics are {'ece': 'low'}: give names of summary.json with max or min"),
     ],
 )

@@ -11,6 +11,12 @@ from tta.ranking.paired_tests import compare_neighbours, holm, sign_flip_p
 NAN = np.nan
 
 
+def compared(experiment, order):
+    """Neighbours in an order, without preferences or resamples."""
+    systems = len(order)
+    return compare_neighbours(experiment, order, np.zeros((systems, systems)), np.zeros((1, systems - 1)))
+
+
 @given(st.lists(st.integers(-3, 3), min_size=2, max_size=9))
 def test_sign_flips_are_those_of_scipy(differences):
     differences = np.array(differences)
@@ -48,17 +54,17 @@ def test_an_image_that_comes_again_is_no_new_evidence():
     fresh = Experiment(("x", "y"), (block(once), block(once, seed=1, images=range(10, 20))), {})
     expected = stats.binomtest(8, 10).pvalue
     for experiment in (twice, again):
-        (comparison,) = compare_neighbours(experiment, [0, 1])
+        (comparison,) = compared(experiment, [0, 1])
         assert (comparison.better, comparison.worse) == ("x", "y")
         assert comparison.difference == pytest.approx(0.6)
         assert comparison.p == pytest.approx(expected, abs=1e-12)
-    assert compare_neighbours(fresh, [0, 1])[0].p == pytest.approx(stats.binomtest(16, 20).pvalue, abs=1e-12)
+    assert compared(fresh, [0, 1])[0].p == pytest.approx(stats.binomtest(16, 20).pvalue, abs=1e-12)
 
 
 def test_neighbours_are_corrected_together_and_unknown_samples_left_out():
     correct = [[1] * 9 + [0, NAN], [0] * 9 + [1, 1], [NAN] * 11]
     extra = block([[NAN], [NAN], [1]], "other")
-    first, second = compare_neighbours(Experiment(("x", "y", "z"), (block(correct), extra), {}), [0, 1, 2])
+    first, second = compared(Experiment(("x", "y", "z"), (block(correct), extra), {}), [0, 1, 2])
     assert first.p == first.adjusted_p == pytest.approx(stats.binomtest(9, 10).pvalue, abs=1e-12)
     assert np.isnan([second.difference, second.p, second.adjusted_p]).all()
 
@@ -69,5 +75,5 @@ def test_alike_systems_differ_as_often_as_the_level_says():
     for _ in range(400):
         difficulties = random.normal(0, 1, 60)
         blocks = tuple(block(rasch(random, [0, 0], difficulties), seed=seed) for seed in range(3))
-        found += compare_neighbours(Experiment(("x", "y"), blocks, {}), [0, 1])[0].p < 0.1
+        found += compared(Experiment(("x", "y"), blocks, {}), [0, 1])[0].p < 0.1
     assert stats.binom.ppf(0.001, 400, 0.05) <= found <= stats.binom.ppf(0.999, 400, 0.1)

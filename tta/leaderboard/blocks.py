@@ -6,16 +6,16 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from tta.leaderboard.cells import Cell, images
+from tta.leaderboard.cells import Cell
 from tta.leaderboard.frozen import FrozenModels, paired
-from tta.ranking import Block, Experiment, adaptation_regret, anytime_area, arise, negative_progress
+from tta.ranking import Block, Experiment, adaptation_regret, anytime_area, arise, gain_falls
 
 
 def compare_with_frozen(cells: Sequence[Cell]) -> tuple[Cell, ...]:
     """Give each cell its accuracy and its figures against the frozen models of its block.
 
     Adds `accuracy`, `gain`, `views_accuracy`, `views_difference` and `anytime` in [0, 1] or [-1, 1], `regret` in
-    samples of 100, `alarm` as 0 or 1, `arise` in [-cost, 1]; each is left out where a part of it is missing.
+    samples of 100, `gain_falls` as 0 or 1, `arise` in [-cost, 1]; each is left out where a part of it is missing.
     """
     frozen = FrozenModels(cells)
     budget = largest_budget([cell.value("forward_equivalents") for cell in cells])
@@ -49,7 +49,10 @@ def _against_source(cell: Cell, source: Cell | None, budget: float) -> dict[str,
     levels = paired(source, cell)
     frozen, adapted = np.nanmean(levels, axis=1)
     gain = float(adapted - frozen)
-    figures = {"gain": gain, "alarm": float(negative_progress(cell.correct, source.correct))}
+    figures = {"gain": gain}
+    falls = gain_falls(cell.correct, source.correct, cell.domains)
+    if falls is not None:
+        figures["gain_falls"] = float(falls)
     cost = cell.value("forward_equivalents")
     if cost > 0:
         costs = np.array([1.0, cost])
@@ -95,12 +98,12 @@ def make_experiment(cells: Sequence[Cell], metrics: Mapping[str, bool]) -> Exper
 
 
 def _by_accuracy(cells: Sequence[Cell]) -> tuple[str, ...]:
-    """The systems, the most accurate first: the ranking settles a tie by this order."""
+    """The systems with all tasks, the most accurate first, then the others: the ranking settles ties by this order."""
     members: dict[str, list[Cell]] = {}
     for cell in cells:
         members.setdefault(cell.entry.system, []).append(cell)
-    accuracy = {system: np.mean([*task_means(own, "accuracy").values()]) for system, own in members.items()}
-    return tuple(sorted(accuracy, key=lambda system: -accuracy[system]))
+    accuracy = {system: [*task_means(own, "accuracy").values()] for system, own in members.items()}
+    return tuple(sorted(accuracy, key=lambda system: (-len(accuracy[system]), -np.mean(accuracy[system]))))
 
 
 def task_means(cells: Sequence[Cell], name: str) -> dict[str, float]:
@@ -128,4 +131,4 @@ def _make_block(members: Mapping[str, Cell], systems: Sequence[str], metrics: Ma
         name: np.array([members[system].value(name) if system in members else np.nan for system in systems])
         for name in metrics
     }
-    return Block(first.entry.task, first.entry.seed, correct, images(first), columns)
+    return Block(first.entry.task, first.entry.seed, correct, first.images, columns)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from tta.errors import InputError
 from tta.leaderboard.blocks import compare_with_frozen, make_experiment, task_means
 from tta.leaderboard.cells import Cell, read_cells
 from tta.leaderboard.entries import Entry, check_entries
@@ -16,11 +17,15 @@ from tta.ranking import Ranking, rank
 MEANS = ("ece", "regret", "forward_equivalents", "views_accuracy", "arise", "anytime")
 """Figures averaged over the seeds of each task, then over the tasks."""
 
-SHARES = ("collapsed", "below_source", "alarm")
+SHARES = ("collapsed", "below_source", "gain_falls")
 """Figures of which the share of runs is reported."""
 
 METHODS = ("mean", "borda", "kemeny", "plackett_luce")
 """The methods of `tta.ranking.rank`."""
+
+CLOCK = ("seconds", "samples_per_second", "peak_memory_mb")
+COMPUTED = ("accuracy", "gain", "views_difference", *MEANS[1:], "gain_falls", *METHODS, *(f"{m}_rank" for m in METHODS))
+"""Figures that no run's `summary.json` gives, so that no metric may have their names."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,10 @@ class Row:
         """A figure by its name, NaN where it is unknown."""
         return self.quantities[name].value
 
+    def tasks(self, name: str = "accuracy") -> frozenset[str]:
+        """The tasks on which a figure of it is known."""
+        return frozenset(task_means(self.cells, name))
+
 
 @dataclass(frozen=True)
 class Leaderboard:
@@ -104,6 +113,28 @@ class Leaderboard:
         """The best system; `None` where no run has labels."""
         return next((row for row in self.rows if not np.isnan(row.value("accuracy"))), None)
 
+    @property
+    def has_views(self) -> bool:
+        """Whether a frozen model that averages views was run."""
+        return any(row.family == "views" for row in self.rows)
+
+    def comparable(self, name: str = "accuracy") -> tuple[Row, ...]:
+        """The rows whose figure rests on all tasks on which that of any row does, best first."""
+        tasks = {row.system: row.tasks(name) for row in self.rows}
+        every = frozenset[str]().union(*tasks.values())
+        return tuple(row for row in self.rows if tasks[row.system] and tasks[row.system] == every)
+
+    def coverage(self, row: Row) -> str:
+        """On how many tasks the accuracy of a row rests, such as `1 of 2 tasks`; empty where it is all or none."""
+        every = frozenset[str]().union(*(other.tasks() for other in self.rows))
+        own = len(row.tasks())
+        return f"{own} of {len(every)} tasks" if 0 < own < len(every) else ""
+
+    @property
+    def lacking(self) -> tuple[Row, ...]:
+        """The rows whose accuracy rests on fewer tasks than that of others, best first."""
+        return tuple(row for row in self.rows if self.coverage(row))
+
     def of_family(self, family: str) -> tuple[Row, ...]:
         """The rows of one family, best first."""
         return tuple(row for row in self.rows if row.family == family)
@@ -122,9 +153,11 @@ def build_leaderboard(
         seed: Seed of the resamples.
 
     Raises:
-        InputError: The entries form no matrix, or two systems ran over different samples of one model, stream and seed.
+        InputError: The entries form no matrix, two systems ran over different samples of one model, stream and seed, or
+            a metric is not in any run's `summary.json`.
     """
     check_entries(entries)
+    check_metric_names(metrics)
     cells = compare_with_frozen(read_cells(entries, tuple(metrics)))
     experiment = make_experiment(cells, metrics)
     ranking = None if experiment is None else rank(experiment, resamples, seed)
@@ -137,6 +170,24 @@ def build_leaderboard(
         for own in members.values()
     )
     return Leaderboard(cells, rows, ranking, dict(metrics))
+
+
+def check_metric_names(names: Iterable[str]) -> None:
+    """Make sure that metrics are no columns that are there anyway, and do not depend on the clock.
+
+    Args:
+        names: Metrics of ``summary.json``.
+
+    Raises:
+        InputError: If one is.
+    """
+    for name in names:
+        if name in COMPUTED:
+            raise InputError(f"metrics: {name!r} is a column of every leaderboard: name a figure of summary.json")
+        if name.rpartition(".")[2] in CLOCK:
+            raise InputError(
+                f"metrics: {name!r} depends on the clock: timing.csv has it, a ranking that repeats cannot"
+            )
 
 
 def _make_row(cells: tuple[Cell, ...], quantities: dict[str, Quantity]) -> Row:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from tta.leaderboard.board import Quantity
+from tta.leaderboard.board import Leaderboard, Quantity
 from tta.report.verdict import MINUS, percent, points
 
 DASH = "\N{EN DASH}"
@@ -26,6 +26,7 @@ class Column:
         low_is_good: Whether sorting starts with the lowest value.
         signed: Whether one side of zero is good news and the other bad news.
         of_runs: Whether it is a share of runs, written as counts.
+        flags: Whether such a share above zero is bad news.
         highlighted: Whether the best system of the column is worth pointing out.
     """
 
@@ -37,6 +38,7 @@ class Column:
     low_is_good: bool = False
     signed: bool = False
     of_runs: bool = False
+    flags: bool = False
     highlighted: bool = False
 
 
@@ -81,7 +83,7 @@ COLUMNS = (
         "Rank",
         "Kemeny",
         "Rank in the consensus: the order that contradicts the fewest comparisons of two systems on a task, by "
-        "accuracy and by each further metric. Where several orders do, the more accurate system comes first.",
+        "accuracy and by each further metric. Where several do, one of them stands here, and the intervals hold all.",
         _whole,
         low_is_good=True,
     ),
@@ -89,7 +91,8 @@ COLUMNS = (
         "borda_rank",
         "Rank",
         "Borda",
-        "Rank by Borda score: how likely the system is better than a random other one on a random task and metric.",
+        "Rank by Borda score: how likely the system is better than a random other row of this table "
+        "on a random task and metric.",
         _whole,
         low_is_good=True,
     ),
@@ -97,8 +100,8 @@ COLUMNS = (
         "plackett_luce_rank",
         "Rank",
         "Plackett-Luce",
-        "Rank by strength in a Plackett-Luce model of single samples: how often the system is right where another one "
-        "is wrong, and the other way round.",
+        "Rank by strength in a Plackett-Luce model, of pairs, which is the Bradley-Terry model: how often the system "
+        "is right where another one is wrong, and the other way round. Samples on which two agree do not count.",
         _whole,
         low_is_good=True,
     ),
@@ -110,6 +113,7 @@ COLUMNS = (
         _whole,
         low_is_good=True,
         of_runs=True,
+        flags=True,
     ),
     Column(
         "below_source",
@@ -119,13 +123,16 @@ COLUMNS = (
         _whole,
         low_is_good=True,
         of_runs=True,
+        flags=True,
     ),
     Column(
-        "alarm",
+        "gain_falls",
         "Stability",
-        "Negative progress",
-        "Runs whose gain over the frozen source model falls significantly from the first to the last third of the "
-        "stream.",
+        "Gain falls",
+        "Runs whose gain over the frozen source model is significantly lower in the last third of the stream than in "
+        "the first, within the domains that occur in both; a dash where none does. A reason to look, no fault by "
+        "itself: the system may be ahead all the way, with less left to gain, and on a stream sorted by class it may "
+        "be the classes.",
         _whole,
         low_is_good=True,
         of_runs=True,
@@ -135,7 +142,7 @@ COLUMNS = (
         "Stability",
         "Regret",
         "Adaptation regret at the end of the stream: of 100 samples, how many more the best frozen model in hindsight "
-        "has right (the source model, or views at the same cost). Below zero, adapting was worth it.",
+        "has right, of those that cost no more. Below zero, adapting was worth it.",
         _signed,
         low_is_good=True,
         signed=True,
@@ -181,24 +188,28 @@ COLUMNS = (
         "Cost",
         "Anytime area",
         "Mean accuracy over budgets, log-uniform from one forward pass to twice the dearest system's cost. Each buys "
-        "the better of the frozen source model and, from its cost on, the system.",
+        "the better of the frozen source model and, from its cost on, the system, the better in hindsight: so it is "
+        "never below the source model, and no measure of harm.",
         _percent,
-        highlighted=True,
     ),
 )
 """The figures of a system, in the order of the table."""
 
+VIEWS = ("views_accuracy", "views_difference")
+"""Those that need frozen views."""
 
-def columns_with(metrics: Iterable[str]) -> tuple[Column, ...]:
-    """All columns, with one for each further metric that has none."""
+
+def columns_of(board: Leaderboard) -> tuple[Column, ...]:
+    """The columns of a board: with one for each further metric that has none, without frozen views where none ran."""
+    shown = [column for column in COLUMNS if board.has_views or column.key not in VIEWS]
     known = {column.key for column in COLUMNS}
     further = [
         Column(name, "Accuracy", name, f"`{name}` of the runs' summary.json, which the ranking takes in.", _number)
-        for name in metrics
+        for name in board.metrics
         if name not in known
     ]
-    place = next(index for index, column in enumerate(COLUMNS) if column.group == "Rank")
-    return (*COLUMNS[:place], *further, *COLUMNS[place:])
+    place = next(index for index, column in enumerate(shown) if column.group == "Rank")
+    return (*shown[:place], *further, *shown[place:])
 
 
 def text_of(column: Column, quantity: Quantity) -> str:

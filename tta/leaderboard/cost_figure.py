@@ -22,9 +22,8 @@ MARGIN = 1.25
 
 
 def priced(board: Leaderboard) -> tuple[Row, ...]:
-    """The systems of which accuracy and cost are known, best first."""
-    known = [row for row in board.rows if row.value("forward_equivalents") > 0]
-    return tuple(row for row in known if not np.isnan(row.value("accuracy")))
+    """The systems of which the accuracy on all tasks and the cost are known, best first."""
+    return tuple(row for row in board.comparable() if row.value("forward_equivalents") > 0)
 
 
 def figures_of(rows: Sequence[Row]) -> tuple[FloatArray, FloatArray]:

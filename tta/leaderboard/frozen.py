@@ -6,16 +6,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tta.leaderboard.cells import Cell, images
+from tta.leaderboard.cells import Cell
+from tta.leaderboard.entries import VIEW_STEP
 from tta.ranking import Block, Experiment, mean_score
 from tta.ranking.bootstrap import resampled
-from tta.ranking.ranking import CONFIDENCE
+from tta.ranking.paired_tests import CONFIDENCE
 from tta.ranking.totals import Tally
 from tta.report.run import FloatArray
 
-SINGLE_VIEW = 1.15**0.5
-"""Up to this cost, in forward passes per sample, the frozen model of the same cost is the one without views: views are
-counted in steps of 15 %."""
+SINGLE_VIEW = VIEW_STEP**0.5
+"""Up to this cost, in forward passes per sample, the frozen model of the same cost is the one without views."""
 
 
 class FrozenModels:
@@ -29,14 +29,18 @@ class FrozenModels:
         labelled = [cell for cell in cells if cell.labelled]
         self._sources = {cell.entry.block: cell for cell in labelled if cell.entry.family == "source"}
         self._views = {(*cell.entry.block, adapter): cell for cell in labelled for adapter in cell.entry.matches}
+        self._viewed = any(cell.entry.family == "views" for cell in cells)
 
     def source(self, cell: Cell) -> Cell | None:
         """The frozen source model on the samples of a cell."""
         return self._sources.get(cell.entry.block)
 
     def same_cost(self, cell: Cell) -> Cell | None:
-        """The frozen model that costs what an adapter's cell costs: averaging views, or the source model alone."""
-        if cell.entry.family != "adapter":
+        """The frozen model that costs what an adapter's cell costs: averaging views, or the source model alone.
+
+        `None` where no frozen model with views was run at all.
+        """
+        if cell.entry.family != "adapter" or not self._viewed:
             return None
         views = self._views.get((*cell.entry.block, cell.entry.system))
         return self.source(cell) if views is None and cell.value("forward_equivalents") <= SINGLE_VIEW else views
@@ -60,7 +64,7 @@ def difference_interval(pairs: Sequence[tuple[Cell, Cell]], resamples: int, seed
         Lower and upper end, in [-1, 1].
     """
     blocks = tuple(
-        Block(cell.entry.task, cell.entry.seed, paired(cell, rival), images(cell), {}) for cell, rival in pairs
+        Block(cell.entry.task, cell.entry.seed, paired(cell, rival), cell.images, {}) for cell, rival in pairs
     )
     tally = Tally(Experiment(("system", "rival"), blocks, {}))
     accuracy = np.concatenate([totals.accuracy for totals in resampled(tally, resamples, seed)])

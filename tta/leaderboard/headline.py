@@ -28,7 +28,7 @@ class Headline:
 
 def headline(board: Leaderboard) -> Headline:
     """Say who leads, whether by more than chance, and whether adapting pays against frozen models."""
-    sentences = [_first(board), *_runner_up(board), *_against_frozen(board)]
+    sentences = [_first(board), *_runner_up(board), *_against_frozen(board), *_left_out(board)]
     return Headline(tuple(sentences), () if board.ranking is None else board.ranking.disagreements)
 
 
@@ -46,20 +46,25 @@ def _first(board: Leaderboard) -> str:
         text += f", {points(gain)} points over the frozen source model"
     if board.ranking is None:
         return f"{best.system} is alone: {text}."
-    return f"{best.system} ranks first of {len(board.ranking.systems)} systems: {text}."
+    place = f"{best.system} ranks first of {len(board.ranking.systems)} systems"
+    runner_up = board.ranking.neighbours[0]
+    tied = f"tied with {runner_up.worse}" if runner_up.tied else ""
+    coverage = board.coverage(best)
+    return f"{', '.join(filter(None, (place, tied, coverage and f'on {coverage}')))}: {text}."
 
 
 def _runner_up(board: Leaderboard) -> list[str]:
     if board.ranking is None or not board.ranking.neighbours:
         return []
     test = board.ranking.neighbours[0]
-    second, p = f"{test.worse}, which ranks second", f"paired test, adjusted p {p_text(test.adjusted_p)}"
+    second = f"{test.worse}, which {'is tied with it' if test.tied else 'ranks second'}"
     if not significant(test):
-        return [f"It cannot be told from {second} ({p})."]
-    distance = f"{100 * abs(test.difference):.1f} points"
+        return [f"It cannot be told from {second} ({_why_undecided(test)})."]
+    p = f"paired test on these runs, for other images: adjusted p {p_text(test.adjusted_p)}"
+    distance = f"{100 * abs(test.difference):.1f} points more accurate"
     if test.difference > 0:
-        return [f"Over all samples it is {distance} more accurate than {second} ({p})."]
-    return [f"Over all samples {second}, is {distance} more accurate ({p}); the consensus goes by tasks and metrics."]
+        return [f"Over the samples of both it is {distance} than {second} ({p})."]
+    return [f"Over the samples of both {second}, is {distance} ({p}); the consensus goes by tasks and metrics."]
 
 
 def _against_frozen(board: Leaderboard) -> list[str]:
@@ -67,11 +72,29 @@ def _against_frozen(board: Leaderboard) -> list[str]:
     for name, rival in (("gain", "the frozen source model"), ("views_difference", "frozen views at the same cost")):
         known = [word for row in board.of_family("adapter") if (word := verdict(row, name))]
         counts = [(known.count(word), word) for word in ("better", "worse", "undecided") if word in known]
-        parts = [f"{number} {'is' if number == 1 else 'are'} {word}" for number, word in counts]
+        nouns = [("adapter is", "adapters are"), *[("is", "are")] * 2]
+        parts = [f"{number} {noun[number > 1]} {word}" for (number, word), noun in zip(counts, nouns, strict=False)]
         if parts:
             listed = " and ".join(filter(None, [", ".join(parts[:-1]), parts[-1]]))
-            sentences.append(f"Of {len(known)} adapters against {rival}, {listed} (95 % intervals).")
+            sentences.append(f"Against {rival} {listed} (95 % intervals).")
     return sentences
+
+
+def _left_out(board: Leaderboard) -> list[str]:
+    lacking = [f"{row.system} ({board.coverage(row)})" for row in board.lacking]
+    if not lacking:
+        return []
+    return [
+        "Left out of the bests and the Pareto set, and last by mean accuracy, for lack of tasks that others have: "
+        f"{', '.join(lacking)}."
+    ]
+
+
+def _why_undecided(test: Comparison) -> str:
+    if test.adjusted_p < SIGNIFICANT:
+        ends = f"{points(test.low)} to {points(test.high)}"
+        return f"95 % interval of the difference over seeds and images {ends} points"
+    return f"paired test on these runs, for other images: adjusted p {p_text(test.adjusted_p)}"
 
 
 def verdict(row: Row, name: str) -> str:
@@ -83,8 +106,11 @@ def verdict(row: Row, name: str) -> str:
 
 
 def significant(test: Comparison) -> bool:
-    """Whether a paired test of neighbours finds a difference at the 5 % level, adjusted for the number of tests."""
-    return bool(test.adjusted_p < SIGNIFICANT)
+    """Whether neighbours differ on other images and with other seeds.
+
+    By the paired test at the 5 % level, adjusted for the number of tests, and by the interval over seeds and images.
+    """
+    return bool(test.adjusted_p < SIGNIFICANT and (test.low > 0 or test.high < 0))
 
 
 def p_text(p: float) -> str:

@@ -24,7 +24,8 @@ FLAT_NAMES = 9
 def draw_heat_map(board: Leaderboard) -> Figure | None:
     """Gain in points, a row per task and a column per adapter, best first, with the mean; `None` where none is known.
 
-    Blue is a gain, orange a loss, the deeper the larger; failed cells are dashes.
+    Blue is a gain, orange a loss, the deeper the larger; cells without a run are dashes, and so is the mean over
+    tasks of an adapter that lacks one.
     """
     adapters, tasks = board.of_family("adapter"), board.tasks
     columns = [task_means(row.cells, "gain") for row in adapters]
@@ -40,7 +41,8 @@ def draw_heat_map(board: Leaderboard) -> Figure | None:
     names = [plain(task, 40) for task in tasks]
     _draw_cells(axes, gains, 0.0, float(np.nanmax(np.abs(gains))))
     if len(tasks) > 1:
-        means = np.array([[row.value("gain") for row in adapters]])
+        whole = board.comparable("gain")
+        means = np.array([[row.value("gain") if row in whole else np.nan for row in adapters]])
         _draw_cells(axes, means, len(tasks) + 0.25, float(np.nanmax(np.abs(gains))))
         axes.axhline(len(tasks) + 0.125, color=GRID, linewidth=1.2)
     middles = [*(np.arange(len(tasks)) + 0.5), *([len(tasks) + 0.75] if len(tasks) > 1 else [])]

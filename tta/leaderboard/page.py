@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from tta.leaderboard.board import Leaderboard
-from tta.leaderboard.columns import columns_with, interval_of
+from tta.leaderboard.columns import COLUMNS, columns_of, interval_of
 from tta.leaderboard.headline import headline, verdict
 from tta.leaderboard.page_figures import cost_card, heat_map_card, rank_card, task_cards
 from tta.leaderboard.page_tables import (
@@ -21,6 +21,8 @@ from tta.leaderboard.page_tables import (
 from tta.leaderboard.tables import cell_records, system_records, timing_records
 from tta.report.render import Tile, render, to_csv, write_atomically
 from tta.report.verdict import count, percent
+
+RANK = next(column for column in COLUMNS if column.key == "kemeny_rank")
 
 LEADERS = {
     "adapter": ("good", "An adapter leads"),
@@ -55,9 +57,9 @@ def write_pages(board: Leaderboard, output: Path, title: str) -> Path:
 
 
 def _render(board: Leaderboard, folder: Path, title: str) -> str:
-    columns = columns_with(board.metrics)
+    columns = columns_of(board)
     words = headline(board)
-    tone, word = ("neutral", "No ranking") if board.leader is None else LEADERS[board.leader.family]
+    tone, word = _leads(board)
     return render(
         "leaderboard.html",
         title=title,
@@ -73,11 +75,39 @@ def _render(board: Leaderboard, folder: Path, title: str) -> str:
         heat_map=heat_map_card(board),
         cost=cost_card(board),
         ranks=rank_card(board),
+        limits=limits(board),
         neighbours=neighbour_rows(board),
         tasks=task_cards(board),
         cell_columns=CELL_COLUMNS,
         cells=cell_rows(board, folder),
     )
+
+
+def _leads(board: Leaderboard) -> tuple[str, str]:
+    """Tone and word of the verdict."""
+    leader = board.leader
+    if leader is None:
+        return "neutral", "No ranking"
+    if board.ranking is not None and board.ranking.neighbours[0].tied:
+        return "neutral", "First place is tied"
+    tone, word = LEADERS[leader.family]
+    coverage = board.coverage(leader)
+    return ("neutral", f"{word}, on {coverage}") if coverage else (tone, word)
+
+
+def limits(board: Leaderboard) -> str:
+    """What the intervals do not know, empty where that is little."""
+    seeds = [
+        len({cell.entry.seed for cell in board.cells if cell.labelled and cell.entry.task == t}) for t in board.tasks
+    ]
+    fewest = min((count for count in seeds if count), default=0)
+    words = {
+        1: "With one seed, intervals know nothing of what another seed would change.",
+        2: "With two seeds, intervals hold half of the variance between seeds.",
+    }.get(fewest, "")
+    if words and board.metrics:
+        words += f" Further metrics ({', '.join(board.metrics)}) are drawn anew over seeds alone, not over images."
+    return words
 
 
 def _facts(board: Leaderboard) -> list[tuple[str, str]]:
@@ -104,7 +134,7 @@ def _tiles(board: Leaderboard) -> list[Tile]:
     return [
         *_leader_tiles(board),
         _adapters_tile(board, "Adapters above source", "gain"),
-        _adapters_tile(board, "Above frozen views", "views_difference"),
+        *([_adapters_tile(board, "Above frozen views", "views_difference")] if board.has_views else []),
         _collapse_tile(board),
         Tile(
             "Runs",
@@ -118,17 +148,25 @@ def _tiles(board: Leaderboard) -> list[Tile]:
 def _leader_tiles(board: Leaderboard) -> list[Tile]:
     if board.leader is None:
         return [Tile("First by consensus", "unknown"), Tile("Highest mean accuracy", "unknown")]
-    ranked = [row for row in board.rows if not np.isnan(row.value("accuracy"))]
-    best = max(ranked, key=lambda row: row.value("accuracy"))
+    first = Tile("First by consensus", board.leader.system, _certainty(board))
+    comparable = board.comparable()
+    if not comparable:
+        return [first, Tile("Highest mean accuracy", "unknown", "no system has all tasks")]
+    best = max(comparable, key=lambda row: row.value("accuracy"))
     accuracy = best.quantities["accuracy"]
-    interval = interval_of(columns_with(())[0], accuracy)
-    proof = "alone" if board.ranking is None else "order proven" if board.ranking.exact else "local search"
-    return [
-        Tile("First by consensus", board.leader.system, proof),
-        Tile(
-            "Highest mean accuracy", percent(accuracy.value), f"{best.system}, {interval}" if interval else best.system
-        ),
-    ]
+    detail = ", ".join(filter(None, (best.system, interval_of(COLUMNS[0], accuracy))))
+    return [first, Tile("Highest mean accuracy", percent(accuracy.value), detail)]
+
+
+def _certainty(board: Leaderboard) -> str:
+    """How sure the first place is."""
+    if board.ranking is None or board.leader is None:
+        return "alone"
+    runner_up = board.ranking.neighbours[0]
+    rank = board.leader.quantities["kemeny_rank"]
+    interval = f"rank {interval_of(RANK, rank)}, 95 % interval"
+    certainty = f"tied with {runner_up.worse}" if runner_up.tied else interval
+    return ", ".join(filter(None, (certainty, board.coverage(board.leader))))
 
 
 def _adapters_tile(board: Leaderboard, label: str, name: str) -> Tile:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tta.leaderboard.blocks import task_means
-from tta.leaderboard.board import Leaderboard
+from tta.leaderboard.board import Leaderboard, Row
 from tta.leaderboard.colors import looks
 from tta.leaderboard.cost_figure import draw_cost, family_area, pareto, priced
 from tta.leaderboard.heat_map import draw_heat_map
@@ -50,12 +51,14 @@ def cost_card(board: Leaderboard) -> Card | None:
     figure = draw_cost(board)
     if figure is None:
         return None
-    best = ", ".join(row.system for row in pareto(priced(board)))
+    best = _names(pareto(priced(board)))
     alt = f"Scatter chart of mean accuracy against forward-equivalents per sample. Pareto set, cheapest first: {best}."
     caption = (
         "Cost in forward passes per sample, a backward pass counted as the forward passes of equal arithmetic. Steps: "
         "the best accuracy that a budget buys."
     )
+    if board.lacking:
+        caption += f" Not shown, as they lack tasks: {_names(board.lacking)}."
     if board.of_family("views"):
         caption += " Diamonds: the frozen source model, averaging augmented views at the adapters' cost."
     return make_card(figure, "cost", alt, caption + _areas(board))
@@ -77,9 +80,15 @@ def rank_card(board: Leaderboard) -> Card | None:
         standing = standings[board.ranking.systems.index(system)]
         words.append(f"{standing.rank} {system} ({standing.rank_low} to {standing.rank_high})")
     alt = f"Dots and intervals of the ranks under four methods. By consensus, with intervals: {', '.join(words)}."
-    proof = "proven to be the best one" if board.ranking.exact else "the best that a local search found"
+    proof = "proven to contradict the fewest comparisons" if board.ranking.exact else "the best of a local search"
     caption = f"Ranks with 95 % bootstrap intervals. Systems stand in the consensus (Kemeny) order, {proof}."
+    if board.lacking:
+        caption += f" By mean accuracy, those that lack tasks are behind all others: {_names(board.lacking)}."
     return make_card(figure=draw_ranks(board.ranking), name="ranks", alt=alt, caption=caption)
+
+
+def _names(rows: Sequence[Row]) -> str:
+    return ", ".join(row.system for row in rows)
 
 
 def task_cards(board: Leaderboard) -> list[TaskCard]:

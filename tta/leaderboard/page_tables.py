@@ -12,8 +12,8 @@ import numpy as np
 
 from tta.leaderboard.board import Leaderboard, Quantity, Row
 from tta.leaderboard.cells import Cell, page_of
-from tta.leaderboard.columns import DASH, Column, columns_with, interval_of, text_of
-from tta.leaderboard.headline import p_text, significant
+from tta.leaderboard.columns import DASH, Column, columns_of, interval_of, text_of
+from tta.leaderboard.headline import p_text, significant, verdict
 from tta.leaderboard.tables import error_of
 from tta.report.render import relative
 from tta.report.verdict import SMALLEST_GAIN, count, percent, points
@@ -62,42 +62,45 @@ def column_groups(columns: Sequence[Column]) -> list[tuple[str, int]]:
 
 def system_rows(board: Leaderboard) -> list[list[Shown]]:
     """One row per system: its name, its figures, how many of its cells have a run."""
-    columns = columns_with(board.metrics)
-    best = {column.key: _best(board.rows, column) for column in columns}
+    columns = columns_of(board)
+    best = {column.key: _best(board, column) for column in columns}
     rows = []
     for row in board.rows:
         figures = [_show(row, column, best[column.key]) for column in columns]
         runs = f"{row.finished} of {len(row.cells)}"
         tone = "neutral" if row.finished == len(row.cells) else "warning"
         share = row.finished / len(row.cells)
-        rows.append([_name(row), *figures, Shown(runs, share, tone=tone)])
+        rows.append([_name(row, board.coverage(row)), *figures, Shown(runs, share, tone=tone)])
     return rows
 
 
-def _name(row: Row) -> Shown:
+def _name(row: Row, coverage: str) -> Shown:
     detail = FAMILY_NAMES[row.family]
     if row.matches and not all(adapter in row.system for adapter in row.matches):
         detail += f" for {', '.join(row.matches)}"
-    return Shown(row.system, row.system, (detail,))
+    return Shown(row.system, row.system, tuple(filter(None, (detail, coverage))), "warning" if coverage else "neutral")
 
 
-def _best(rows: Sequence[Row], column: Column) -> float:
-    """The best value of a column whose best is worth pointing out, else NaN."""
-    values = [row.value(column.key) for row in rows if not np.isnan(row.value(column.key))]
-    if not column.highlighted or len(set(values)) < 2:
-        return np.nan
-    return min(values) if column.low_is_good else max(values)
+def _best(board: Leaderboard, column: Column) -> frozenset[str]:
+    """The best systems in a column whose best is worth pointing out, of those that lack none of its tasks."""
+    if not column.highlighted:
+        return frozenset()
+    values = {row.system: row.value(column.key) for row in board.comparable(column.key)}
+    if len(set(values.values())) < 2:
+        return frozenset()
+    best = min(values.values()) if column.low_is_good else max(values.values())
+    return frozenset(system for system, value in values.items() if value == best)
 
 
-def _show(row: Row, column: Column, best: float) -> Shown:
+def _show(row: Row, column: Column, best: frozenset[str]) -> Shown:
     quantity = row.quantities[column.key]
     known = not np.isnan(quantity.value)
     return Shown(
         text_of(column, quantity),
         quantity.value if known else "",
         _details(row, column, quantity),
-        _tone(column, quantity) if known else "neutral",
-        bool(known and quantity.value == best),
+        _tone(row, column),
+        row.system in best,
     )
 
 
@@ -108,21 +111,21 @@ def _details(row: Row, column: Column, quantity: Quantity) -> tuple[str, ...]:
     return tuple(line for line in lines if line)
 
 
-def _tone(column: Column, quantity: Quantity) -> str:
+def _tone(row: Row, column: Column) -> str:
+    """Good and bad news: differences beyond their interval, and runs that raised a flag."""
     if column.signed:
-        good = (quantity.value < 0) if column.low_is_good else (quantity.value > 0)
-        return "neutral" if abs(quantity.value) < SMALLEST_GAIN else "good" if good else "bad"
-    return "bad" if column.of_runs and quantity.value > 0 else "neutral"
+        return {"better": "good", "worse": "bad"}.get(verdict(row, column.key), "neutral")
+    return "bad" if column.flags and row.value(column.key) > 0 else "neutral"
 
 
 def neighbour_rows(board: Leaderboard) -> list[tuple[str, ...]]:
-    """Neighbours in the consensus: ahead, behind, difference in points, p, adjusted p, and whether they differ."""
+    """Neighbours in the consensus: ahead, behind, difference with interval, p, adjusted p, and whether they differ."""
     tests = () if board.ranking is None else board.ranking.neighbours
     return [
         (
             test.better,
-            test.worse,
-            _text(test.difference, points),
+            f"{test.worse} (tied)" if test.tied else test.worse,
+            DASH if np.isnan(test.low) else f"{points(test.difference)} ({points(test.low)} to {points(test.high)})",
             p_text(test.p).removeprefix("= "),
             p_text(test.adjusted_p).removeprefix("= "),
             "yes" if significant(test) else "no",

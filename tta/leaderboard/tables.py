@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from tta.leaderboard.board import MEANS, METHODS, SHARES, Leaderboard, Row
+from tta.leaderboard.board import CLOCK, MEANS, METHODS, SHARES, Leaderboard, Row
 from tta.leaderboard.cells import Cell
 from tta.report.render import relative
 
@@ -24,12 +24,12 @@ ESTIMATED = (
     *(f"{method}_rank" for method in METHODS),
     *(m for m in METHODS if m != "mean"),
 )
-CLOCK = ("seconds", "samples_per_second", "peak_memory_mb")
 
 
 def system_records(board: Leaderboard) -> list[Record]:
     """One flat record per system, best first: every figure, the interval of those that have one, the cells it rests on.
 
+    `tasks` counts those on which the accuracy is known: means of systems with other tasks cannot be compared.
     Accuracies, shares and calibration errors are in [0, 1], differences of accuracies in [-1, 1]; empty is unknown.
     """
     return [_system_record(row) for row in board.rows]
@@ -42,6 +42,7 @@ def _system_record(row: Row) -> Record:
         "matches": ", ".join(row.matches),
         "cells": len(row.cells),
         "finished": row.finished,
+        "tasks": len(row.tasks()),
     }
     for name, quantity in row.quantities.items():
         record[name] = _number(quantity.value)

@@ -7,13 +7,11 @@ from functools import cache, cached_property
 from pathlib import Path
 
 from tta.errors import InputError
+from tta.leaderboard import VIEW_STEP
 from tta.matrix.matrix import SOURCE, Matrix, Model, Part, has_own_network
 
 RESULTS = "{results}"
 """Stands for the folder of results in a cell's words, so that they are the same wherever that is."""
-
-GRID = 1.15
-"""Ratio of neighbouring costs at which frozen models that average views are run: within 7.3 % of any cost."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +98,7 @@ def plan_views(matrix: Matrix, cell: Cell, cost: float) -> Cell | None:
         Its cell; ``None`` where the cost is that of a single view.
     """
     count = views_at(cost)
-    if count < GRID:
+    if count < VIEW_STEP:
         return None
     model = next(model for model in matrix.models if model.name == cell.model)
     stream = next(stream for stream in matrix.streams if stream.name == cell.stream)
@@ -117,9 +115,9 @@ def plan_views(matrix: Matrix, cell: Cell, cost: float) -> Cell | None:
 def views_at(cost: float) -> float:
     """How many views cost about as much, on a grid of which neighbours differ by 15 %, at least one."""
     steps = 0
-    while GRID ** (steps + 0.5) < cost:
+    while VIEW_STEP ** (steps + 0.5) < cost:
         steps += 1
-    return round(GRID**steps, 2)
+    return round(VIEW_STEP**steps, 2)
 
 
 def _adapt(matrix: Matrix, model: Model, stream: Part, adapter: Part, seed: int) -> Cell:

@@ -12,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from tta.errors import InputError
+from tta.leaderboard import check_metric_names
 
 SOURCE = "source"
 """Name of the system that is the frozen source model."""
@@ -235,4 +236,5 @@ def _views(value: Any, adapters: list[str], path: Path) -> tuple[Part, tuple[str
 def _metrics(value: Any, path: Path) -> dict[str, bool]:  # noqa: ANN401  any YAML
     if not isinstance(value, dict) or any(better not in ("max", "min") for better in value.values()):
         raise InputError(f"{path}: metrics are {value!r}: give names of summary.json with max or min, such as ece: min")
+    check_metric_names(map(str, value))
     return {str(name): better == "max" for name, better in value.items()}

@@ -7,7 +7,7 @@ from tta.ranking.paired_tests import Comparison
 from tta.ranking.pairwise import borda, mean_score, preferences
 from tta.ranking.ranking import Ranking, Standing, rank
 from tta.ranking.sample_wins import plackett_luce, wins
-from tta.ranking.stream_gain import adaptation_regret, negative_progress
+from tta.ranking.stream_gain import adaptation_regret, gain_falls
 
 __all__ = [
     "Block",
@@ -19,9 +19,9 @@ __all__ = [
     "anytime_area",
     "arise",
     "borda",
+    "gain_falls",
     "kemeny",
     "mean_score",
-    "negative_progress",
     "pareto_set",
     "plackett_luce",
     "preferences",

@@ -31,6 +31,22 @@ def kemeny(preferred: NDArray[np.float64]) -> NDArray[np.int64]:
     return exact_order(placed) if preferred.shape[-1] <= EXACT_UP_TO else local_search_order(placed)
 
 
+def kemeny_ties_at_random(preferred: NDArray[np.float64], random: np.random.Generator) -> NDArray[np.int64]:
+    """Kemeny consensus with the systems dealt anew to their indices, so that no tie goes the same way each time.
+
+    Args:
+        preferred: Of :func:`~tta.ranking.preferences`, ``(R, S, S)``.
+        random: Deals the systems, row by row.
+
+    Returns:
+        Indices of systems, best first, ``(R, S)``, int64.
+    """
+    dealt = random.permuted(np.tile(np.arange(preferred.shape[-1]), (len(preferred), 1)), axis=1)
+    rows = np.arange(len(preferred))[:, None, None]
+    order = kemeny(preferred[rows, dealt[:, :, None], dealt[:, None, :]])
+    return np.take_along_axis(dealt, order, axis=1)
+
+
 def kemeny_cost(preferred: NDArray[np.float64], order: NDArray[np.int64]) -> float:
     """How many preferences an order contradicts.
 

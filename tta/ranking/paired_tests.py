@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 from tta.ranking.experiment import Experiment
 
+CONFIDENCE = 0.95
+"""Of the intervals."""
+
 SMALLEST_P = 1e-12
 NEGLIGIBLE = 1e-40
 """Parts of a characteristic function below this are taken for 0: nearly all of it, soon."""
@@ -26,6 +29,9 @@ class Comparison:
             criteria against the samples. NaN where no sample is common.
         p: Two-sided p-value of :func:`sign_flip_p`, NaN where no sample is common.
         adjusted_p: The same, corrected for the number of neighbours by :func:`holm`.
+        low: Lower end of the bootstrap interval of 95 % of ``difference``, over seeds and images, NaN where that is.
+        high: Its upper end.
+        tied: Whether as many criteria put one first as the other, so that nothing decides which of the two is ahead.
     """
 
     better: str
@@ -33,39 +39,66 @@ class Comparison:
     difference: float
     p: float
     adjusted_p: float
+    low: float
+    high: float
+    tied: bool
 
 
-def compare_neighbours(experiment: Experiment, order: Sequence[int]) -> tuple[Comparison, ...]:
+def compare_neighbours(
+    experiment: Experiment, order: Sequence[int], preferred: NDArray[np.float64], margins: NDArray[np.float64]
+) -> tuple[Comparison, ...]:
     """Test every system against the next one in an order.
 
     The units are images, not samples: what a system does on an image is added up over its occurrences in all blocks
     first, because an image that comes again, with another seed or in another stream, is no new evidence. So the test
-    speaks of other images, not of other seeds: those are in the intervals of the ranking.
+    speaks of these runs on other images, not of other seeds. What adaptation owes to its luck in a run it takes for a
+    difference between systems; the interval draws the seeds too.
 
     Args:
         experiment: What is ranked.
-        order: Indices of systems, best first.
+        order: Indices of systems, best first, ``(S,)``.
+        preferred: Of :func:`~tta.ranking.preferences`, ``(S, S)``.
+        margins: Of each pair in resamples of seeds and images, the samples that the first alone has right minus those
+            that the second alone has, ``(R, S - 1)``, NaN where none is common.
     """
     pairs = list(itertools.pairwise(order))
     rows = [_difference(experiment, better, worse) for better, worse in pairs]
-    adjusted = holm(np.array([p for _, p in rows]))
+    adjusted = holm(np.array([p for _, p, _ in rows]))
     names = experiment.systems
     return tuple(
-        Comparison(names[better], names[worse], difference, p, float(corrected))
-        for (better, worse), (difference, p), corrected in zip(pairs, rows, adjusted, strict=True)
+        Comparison(
+            names[better],
+            names[worse],
+            difference,
+            p,
+            float(corrected),
+            *_interval(drawn, common),
+            bool(preferred[better, worse] == preferred[worse, better] > 0),
+        )
+        for (better, worse), (difference, p, common), corrected, drawn in zip(
+            pairs, rows, adjusted, margins.T, strict=True
+        )
     )
 
 
-def _difference(experiment: Experiment, better: int, worse: int) -> tuple[float, float]:
-    """Difference in accuracy and its p-value."""
+def _interval(margins: NDArray[np.float64], common: int) -> tuple[float, float]:
+    there = margins[~np.isnan(margins)]
+    if not (common and there.size):
+        return math.nan, math.nan
+    low, high = np.quantile(there / common, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return float(low), float(high)
+
+
+def _difference(experiment: Experiment, better: int, worse: int) -> tuple[float, float, int]:
+    """Difference in accuracy, its p-value, and the number of common samples."""
     sample = np.concatenate([block.correct[better] - block.correct[worse] for block in experiment.blocks])
     images = np.concatenate([block.images for block in experiment.blocks])
     known = ~np.isnan(sample)
     if not known.any():
-        return math.nan, math.nan
+        return math.nan, math.nan, 0
     _, image = np.unique(images[known], return_inverse=True)
     by_image = np.rint(np.bincount(image, weights=sample[known])).astype(np.int64)
-    return float(sample[known].mean()), sign_flip_p(by_image)
+    return float(sample[known].mean()), sign_flip_p(by_image), int(known.sum())
 
 
 def sign_flip_p(differences: NDArray[np.int64]) -> float:

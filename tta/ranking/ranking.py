@@ -9,13 +9,11 @@ from numpy.typing import NDArray
 from tta.errors import InputError
 from tta.ranking.bootstrap import observed, resampled
 from tta.ranking.experiment import Experiment
-from tta.ranking.kemeny_order import EXACT_UP_TO, kemeny
-from tta.ranking.paired_tests import Comparison, compare_neighbours
+from tta.ranking.kemeny_order import EXACT_UP_TO, kemeny, kemeny_ties_at_random
+from tta.ranking.paired_tests import CONFIDENCE, Comparison, compare_neighbours
 from tta.ranking.pairwise import borda, mean_score
 from tta.ranking.sample_wins import plackett_luce
 from tta.ranking.totals import Tally, Totals
-
-CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
@@ -27,8 +25,10 @@ class Standing:
         low: Lower end of the bootstrap interval of 95 % (percentiles), NaN where the score was in no resample.
         high: Its upper end. The score itself may lie outside where resamples are biased.
         rank: From 1, the best; systems of equal score share the better rank, except in the Kemeny order, which is
-            strict. A system without score is behind all that have one.
-        rank_low: Best rank within the interval.
+            strict. A system without score is behind all that have one. Under the mean, systems that lack a task that
+            another has share the rank behind all that lack none: their means are of other tasks.
+        rank_low: Best rank within the interval. In it, ties of the Kemeny order are broken at random, resample by
+            resample.
         rank_high: Worst rank within it.
     """
 
@@ -49,8 +49,8 @@ class Ranking:
         methods: Standings of all systems under each method: ``"mean"``, accuracy averaged over tasks, in [0, 1];
             ``"borda"``, the chance to be better than a random other system on a random criterion; ``"kemeny"``, the
             share of other systems behind it in the consensus; ``"plackett_luce"``, strength in log-odds, with mean 0.
-        consensus: The Kemeny order, best first.
-        exact: Whether that order is proven, or found by local search.
+        consensus: The Kemeny order, best first; one of them where several contradict as few criteria.
+        exact: Whether it is proven that none contradicts fewer, or a local search found it.
         neighbours: Paired tests between neighbours in it.
         disagreements: Sentences: on which pairs mean and consensus disagree, and whom Plackett-Luce cannot place.
     """
@@ -82,36 +82,74 @@ def rank(experiment: Experiment, resamples: int = 1000, seed: int = 0) -> Rankin
         raise InputError(f"resamples={resamples}: the intervals need 1 or more; 1000 is usual")
     tally = Tally(experiment)
     found = observed(tally)
-    scores = _scores(found)
-    draws = [_scores(totals) for totals in resampled(tally, resamples, seed)]
     order = kemeny(found.preferences)[0]
+    scores = _scores(found, order[None])
+    draws = _resample(tally, found, order, resamples, seed)
+    lacking = _lacking(found.accuracy[0])
+    behind = {"mean": lacking}
     return Ranking(
         systems=experiment.systems,
-        methods={name: _standings(scores[name], np.concatenate([draw[name] for draw in draws])) for name in scores},
+        methods={
+            name: _standings(score, draws[name], behind.get(name, np.zeros_like(lacking)))
+            for name, score in scores.items()
+        },
         consensus=tuple(experiment.systems[index] for index in order),
         exact=len(experiment.systems) <= EXACT_UP_TO,
-        neighbours=compare_neighbours(experiment, order.tolist()),
+        neighbours=compare_neighbours(experiment, order.tolist(), found.preferences[0], draws["margins"]),
         disagreements=(
-            *_reversals(experiment.systems, order.tolist(), found.preferences[0], scores["mean"][0]),
+            *_reversals(
+                experiment.systems,
+                order.tolist(),
+                found.preferences[0],
+                np.where(lacking, np.nan, scores["mean"][0]),
+            ),
             *_unplaced(experiment.systems, scores["plackett_luce"][0]),
         ),
     )
 
 
-def _scores(totals: Totals) -> dict[str, NDArray[np.float64]]:
-    """Scores under every method, ``(R, S)``, rounded so that rounding errors make no order."""
+def _resample(
+    tally: Tally, found: Totals, order: NDArray[np.int64], resamples: int, seed: int
+) -> dict[str, NDArray[np.float64]]:
+    """Scores under every method, ``(R, S)``, and ``"margins"`` of neighbours in an order, ``(R, S - 1)``.
+
+    The mean of a system is NaN in a draw that lost the only seeds of it on a task.
+    """
+    random = np.random.default_rng((seed, 1))
+    ahead, behind = order[:-1], order[1:]
+    draws: list[dict[str, NDArray[np.float64]]] = []
+    for totals in resampled(tally, resamples, seed):
+        scores = _scores(totals, kemeny_ties_at_random(totals.preferences, random))
+        scores["mean"][(np.isnan(totals.accuracy) & ~np.isnan(found.accuracy)).any(axis=1)] = np.nan
+        margins = totals.wins[:, ahead, behind] - totals.wins[:, behind, ahead]
+        draws.append({**scores, "margins": margins})
+    return {name: np.concatenate([draw[name] for draw in draws]) for name in draws[0]}
+
+
+def _lacking(accuracy: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which systems lack a task that another has, ``(S,)``, from accuracies ``(T, S)``."""
+    missing = np.isnan(accuracy[~np.isnan(accuracy).all(axis=1)])
+    return np.asarray(missing.any(axis=0))
+
+
+def _scores(totals: Totals, order: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
+    """Scores under every method, ``(R, S)``, rounded so that rounding errors make no order.
+
+    Args:
+        totals: Of ``R`` weightings.
+        order: The Kemeny order of each, ``(R, S)``.
+    """
     scores = {
         "mean": mean_score(totals.accuracy),
         "borda": borda(totals.preferences),
-        "kemeny": _share_behind(totals.preferences),
+        "kemeny": _share_behind(totals.preferences, order),
         "plackett_luce": np.stack([plackett_luce(wins) for wins in totals.wins]),
     }
     return {name: np.round(values, 9) + 0.0 for name, values in scores.items()}  # + 0.0: no -0
 
 
-def _share_behind(preferred: NDArray[np.float64]) -> NDArray[np.float64]:
+def _share_behind(preferred: NDArray[np.float64], order: NDArray[np.int64]) -> NDArray[np.float64]:
     """Share of the other systems that the Kemeny order puts behind each, ``(R, S)``; NaN if compared with none."""
-    order = kemeny(preferred)
     systems = order.shape[1]
     share = np.empty(order.shape)
     np.put_along_axis(share, order, np.linspace(1.0, 0.0, systems)[None, :], axis=1)
@@ -119,10 +157,12 @@ def _share_behind(preferred: NDArray[np.float64]) -> NDArray[np.float64]:
     return share
 
 
-def _standings(score: NDArray[np.float64], draws: NDArray[np.float64]) -> tuple[Standing, ...]:
-    """Standings from the scores found, ``(1, S)``, and those resampled, ``(R, S)``."""
+def _standings(
+    score: NDArray[np.float64], draws: NDArray[np.float64], behind: NDArray[np.bool_]
+) -> tuple[Standing, ...]:
+    """Standings from the scores found, ``(1, S)``, those resampled, ``(R, S)``, and who stands behind the others."""
     ends = [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]
-    ranks, drawn_ranks = _ranks(score)[0], _ranks(draws)
+    ranks, drawn_ranks = _ranks(np.where(behind, np.nan, score))[0], _ranks(np.where(behind, np.nan, draws))
     standings = []
     for system in range(score.shape[1]):
         there = ~np.isnan(draws[:, system])
@@ -147,7 +187,7 @@ def _ranks(scores: NDArray[np.float64]) -> NDArray[np.int64]:
 def _reversals(
     systems: Sequence[str], order: Sequence[int], preferred: NDArray[np.float64], mean: NDArray[np.float64]
 ) -> list[str]:
-    """Pairs that the mean orders otherwise than the consensus, but for those whose criteria are even."""
+    """Pairs that the mean, where known, orders otherwise than the consensus, unless their criteria are even."""
     return [
         f"The mean puts {systems[behind]} before {systems[ahead]}; "
         f"the consensus (Kemeny) puts {systems[ahead]} before {systems[behind]}."

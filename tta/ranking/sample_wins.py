@@ -25,7 +25,8 @@ def wins(correct: NDArray[np.float64]) -> NDArray[np.float64]:
 def plackett_luce(won: NDArray[np.float64]) -> NDArray[np.float64]:
     """Plackett-Luce strengths from wins between pairs, by iterative Luce spectral ranking.
 
-    The difference of two strengths is the logarithm of how often one system is right where the other is wrong, for one
+    Of pairs alone this is the Bradley-Terry model, here on the samples of which just one of the two is right. The
+    difference of two strengths is the logarithm of how often one system is right where the other is wrong, for one
     time that it is the other way round. If systems and samples follow a Rasch model, in which the log-odds of being
     right are the system's strength minus the sample's difficulty, then the difficulty drops out of these odds. So no
     bias comes from which samples a system was measured on, even when that depends on their difficulty and on the

@@ -1,5 +1,6 @@
 """What an experiment says about its systems, for any weighting of its images and blocks."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -102,17 +103,18 @@ class _BlockTally:
         order = np.argsort(block.images, kind="stable")
         present, starts = np.unique(block.images[order], return_index=True)
         right, wrong = (block.correct == 1)[:, order], (block.correct == 0)[:, order]
-        won = [right[system] & wrong for system in range(len(right))]
-        rows = [np.add.reduceat(part, starts, axis=1, dtype=np.float32) for part in (right, right | wrong, *won)]
+        small = np.min_scalar_type(np.diff(starts, append=len(order)).max(initial=0))  # one byte, mostly
+        parts = itertools.chain((right, right | wrong), (own & wrong for own in right))
         self._index = np.searchsorted(every, present)
-        self._by_image = np.concatenate(rows)
+        self._by_image = [np.add.reduceat(part, starts, axis=1, dtype=small) for part in parts]
         self._systems = len(right)
         self._unmeasured = np.isnan(wins(block.correct))
 
     def add(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Accuracy ``(R, S)`` and wins ``(R, S, S)`` with images weighted ``(M, R)``, NaN where unmeasured."""
         # whole numbers below 2 ** 24, exact in single precision in whatever order they are added
-        total = (self._by_image @ images[self._index]).T.astype(np.float64)
+        drawn = images[self._index]
+        total = np.concatenate([part.astype(np.float32) @ drawn for part in self._by_image]).T.astype(np.float64)
         right, known, won = np.split(total, [self._systems, 2 * self._systems], axis=1)
         accuracy = np.where(known > 0, right / np.maximum(known, 1), np.nan)
         won = won.reshape(-1, self._systems, self._systems)
