@@ -10,7 +10,7 @@ demo: $(VENV)/.installed  ## train on digits, adapt online with every method, co
 	OMP_NUM_THREADS=1 $(RUN) -m benchmarks.demo
 
 test: $(VENV)/.installed  ## the whole test suite
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --dist worksteal
 
 lint: $(VENV)/.installed
 	$(VENV)/bin/ruff check .
