@@ -145,7 +145,11 @@ def _fit(model: Model, fit: Part) -> Cell:
 
 @cache
 def _digest(path: Path, modified: int) -> bytes:
-    return hashlib.sha256(path.read_bytes()).digest()
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while part := file.read(2**20):
+            digest.update(part)
+    return digest.digest()
 
 
 def _content(word: str) -> bytes | None:
