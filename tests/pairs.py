@@ -61,6 +61,13 @@ def fork(
     return max(abs(child.exitcode or 0) for child in children), said
 
 
+def together(program: Callable[..., None], folder: Path) -> Path:
+    """The folder in which two processes have run ``program(folder)`` to its end."""
+    status, said = fork(program, folder)
+    assert status == 0, said
+    return folder
+
+
 def one_after_the_other(folder: Path, runs: dict[str, Callable[[Path], None]]) -> None:
     """Several runs of one pair of processes; what stops one of them is left in ``NAME/error-RANK``."""
     for name, run in runs.items():

@@ -12,7 +12,7 @@ import torch
 
 from tests.adapters.conftest import BASE
 from tests.every_method import AVERAGED, OWN, RUNS, SHARED, all_runs, host, parameters, run, state
-from tests.pairs import different, fork, outcomes
+from tests.pairs import different, outcomes, together
 from tests.two_processes import ADAPTERS, RESUMED, all_adapted, network
 from tta.adapters.registry import adapter_class, list_adapters
 from tta.errors import InputError
@@ -33,10 +33,7 @@ def start(adapter: str, folder: Path) -> tuple[int, str]:
 @pytest.fixture(scope="module")
 def adapted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with a run of each of ``ADAPTERS`` and resumed ones, all of one pair of processes."""
-    folder = tmp_path_factory.mktemp("adapted")
-    status, said = fork(all_adapted, folder)
-    assert status == 0, said
-    return folder
+    return together(all_adapted, tmp_path_factory.mktemp("adapted"))
 
 
 @pytest.mark.ddp
@@ -93,10 +90,7 @@ def test_a_run_of_two_processes_resumes(adapter: str, adapted: Path) -> None:
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with a run of each method, all of one pair of processes."""
-    folder = tmp_path_factory.mktemp("shared")
-    status, said = fork(all_runs, folder)
-    assert status == 0, said
-    return folder
+    return together(all_runs, tmp_path_factory.mktemp("shared"))
 
 
 @pytest.mark.ddp

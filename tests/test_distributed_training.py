@@ -9,7 +9,7 @@ from pytorch_lightning import seed_everything
 from safetensors.torch import load_file
 
 from tests.every_training import REFUSED, SHARDED, TRAININGS, all_trainings, train
-from tests.pairs import different, fork, outcomes
+from tests.pairs import different, outcomes, together
 from tta.modules import load_weights
 
 pytestmark = pytest.mark.ddp
@@ -21,10 +21,7 @@ SAME_AS_ONE = {"aggregator": 16, "label shift": 8, "source": 16}
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with a run of each training, all of one pair of processes."""
-    folder = tmp_path_factory.mktemp("trained")
-    status, said = fork(all_trainings, folder)
-    assert status == 0, said
-    return folder
+    return together(all_trainings, tmp_path_factory.mktemp("trained"))
 
 
 @pytest.mark.parametrize("name", sorted(TRAININGS))

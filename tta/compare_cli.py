@@ -5,11 +5,10 @@ import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from rich.console import Console
 
-from tta.errors import InputError
+from tta.errors import CommandParser, InputError
 from tta.leaderboard import build_leaderboard, leaderboard_table, write_pages
 from tta.matrix import Cell, Engine, Matrix, Outcome, Results, Work, plan, read_matrix, run_cell, run_matrix
 from tta.matrix.entries import entries
@@ -29,11 +28,6 @@ EPILOG = """\
   tta compare configs/compare/digits.yaml --jobs 2
   tta compare matrix.yaml --engine ray --address auto --cpus-per-cell 4 --gpus-per-cell 1
   tta compare matrix.yaml --write-sweep sweep.yaml && wandb sweep sweep.yaml"""
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"compare: {message}; see 'tta compare --help'")
 
 
 def compare(arguments: Sequence[str]) -> None:
@@ -68,7 +62,7 @@ def compare(arguments: Sequence[str]) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = CommandParser(
         prog="tta compare",
         description=DESCRIPTION,
         epilog=EPILOG,

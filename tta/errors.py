@@ -1,8 +1,10 @@
 """The one exception that means "the user can fix this"."""
 
+import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 
 class InputError(ValueError):
@@ -11,6 +13,14 @@ class InputError(ValueError):
     The message is one line: the bad value, the allowed ones, the place, the remedy. The command line prints it
     without a traceback and exits with status 2.
     """
+
+
+class CommandParser(argparse.ArgumentParser):
+    """A parser of a ``tta`` command whose errors are such; ``prog`` is ``tta`` and the command."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what is wrong, in one line."""
+        raise InputError(f"{self.prog.removeprefix('tta ')}: {message}; see '{self.prog} --help'")
 
 
 def first_line(error: BaseException) -> str:

@@ -4,7 +4,7 @@ import argparse
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -12,7 +12,7 @@ from pytorch_lightning import LightningDataModule
 from pytorch_lightning.cli import LightningArgumentParser
 from rich.console import Console
 
-from tta.errors import InputError
+from tta.errors import CommandParser, InputError
 from tta.lightning_cli import OnlineCLI
 from tta.modules import OnlineAdaptation
 from tta.report.stream import Stream, strip_positions, summary_lines
@@ -32,11 +32,6 @@ optimiser and the trainer are accepted and left aside. Put 'stream' in the place
   tta stream --config configs/data/digits.yaml --data.order mixed
 
 'tta adapt --data.help CLASS' explains the options of a data module."""
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"stream: {message}; see 'tta stream --help'")
 
 
 class StreamCLI(OnlineCLI):
@@ -71,7 +66,7 @@ def stream(arguments: Sequence[str]) -> None:
     Raises:
         InputError: If an argument is wrong, the data module has no plan, or the picture cannot be written.
     """
-    parser = _Parser(
+    parser = CommandParser(
         prog="tta stream",
         usage="tta stream --config FILE [--config FILE ...] [--output FILE] [options of tta adapt]",
         description=DESCRIPTION,

@@ -1,15 +1,10 @@
 """The page in a real browser: no console message, figures drawn, tables that sort, no overflow on a phone."""
 
-import json
-import re
-import subprocess
-from html import unescape
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.report.test_report_browser import FLAGS
+from tests.report.test_report_browser import looked_at
 from tta.leaderboard import Leaderboard, write_pages
 
 pytestmark = pytest.mark.browser
@@ -37,18 +32,8 @@ document.body.dataset.probe = JSON.stringify(state);
 </script>"""
 
 
-def probe(browser: str, page: Path, tmp_path: Path) -> dict[str, Any]:
-    page.write_text(page.read_text(encoding="utf-8").replace("</body>", PROBE + "</body>"), encoding="utf-8")
-    command = [browser, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", page.as_uri()]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    assert [line for line in result.stderr.splitlines() if "CONSOLE" in line] == []
-    found = re.search(r'data-probe="([^"]*)"', result.stdout)
-    assert found is not None
-    return dict(json.loads(unescape(found.group(1))))
-
-
 def test_page_renders_and_sorts(browser: str, board: Leaderboard, tmp_path: Path) -> None:
-    state = probe(browser, write_pages(board, tmp_path, "Made up"), tmp_path)
+    state = looked_at(browser, write_pages(board, tmp_path, "Made up"), PROBE, tmp_path)
     assert state["heading"] == "Made up"
     assert state["overflow"] <= 0
     assert state["wide"] <= 0

@@ -54,15 +54,20 @@ def browser() -> str:
     pytest.skip("no Chromium binary on this machine")
 
 
-def _probe(browser: str, page: Path, tmp_path: Path) -> dict[str, Any]:
-    copy = tmp_path / "probe.html"
-    copy.write_text(page.read_text(encoding="utf-8").replace("</body>", PROBE + "</body>"), encoding="utf-8")
-    command = [browser, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", copy.as_uri()]
+def looked_at(browser: str, page: Path, script: str, tmp_path: Path) -> dict[str, Any]:
+    """What a script at the end of a page leaves in ``data-probe``; the page itself says nothing on the console."""
+    page.write_text(page.read_text(encoding="utf-8").replace("</body>", script + "</body>"), encoding="utf-8")
+    command = [browser, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", page.as_uri()]
     result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert [line for line in result.stderr.splitlines() if "CONSOLE" in line] == []
     found = re.search(r'data-probe="([^"]*)"', result.stdout)
     assert found is not None
-    state = dict(json.loads(unescape(found.group(1))))
+    return dict(json.loads(unescape(found.group(1))))
+
+
+def _probe(browser: str, page: Path, tmp_path: Path) -> dict[str, Any]:
+    copy = Path(shutil.copyfile(page, tmp_path / "probe.html"))  # the folder of the run serves other tests too
+    state = looked_at(browser, copy, PROBE, tmp_path)
     assert state["overflow"] == 0
     return state
 

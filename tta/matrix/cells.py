@@ -70,12 +70,11 @@ def plan(matrix: Matrix) -> list[Cell]:
         for model, stream, seed in groups
         if not _excluded(matrix, model.name, stream.name, adapter.name, seed)
     ]
-    alone = not adapters
+    needed = {cell[:3] for cell in wanted}
     sources = [
         (*group, matrix.source)
         for group in groups
-        if (alone and not _excluded(matrix, group[0].name, group[1].name, SOURCE, group[2]))
-        or any(cell[:3] == group for cell in wanted)
+        if group in needed or (not adapters and not _excluded(matrix, group[0].name, group[1].name, SOURCE, group[2]))
     ]
     if not sources:
         raise InputError("the matrix has no cell: everything is excluded")
@@ -121,9 +120,7 @@ def views_at(cost: float) -> float:
 
 
 def _adapt(matrix: Matrix, model: Model, stream: Part, adapter: Part, seed: int) -> Cell:
-    words = [
-        word for part in (matrix.common, model, stream, adapter) for file in part.config for word in ("--config", file)
-    ]
+    words = [word for part in (matrix.common, model, stream, adapter) for word in part.config_words]
     words += [*matrix.common.options, *model.options]
     needs = []
     if model.fit is not None:
@@ -139,8 +136,7 @@ def _adapt(matrix: Matrix, model: Model, stream: Part, adapter: Part, seed: int)
 
 
 def _fit(model: Model, fit: Part) -> Cell:
-    words = [word for file in fit.config for word in ("--config", file)]
-    return Cell(f"sources/{model.name}", "fit", (*words, *fit.options), model=model.name)
+    return Cell(f"sources/{model.name}", "fit", (*fit.config_words, *fit.options), model=model.name)
 
 
 @cache

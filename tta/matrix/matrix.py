@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,11 @@ class Part:
     name: str
     config: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
+
+    @property
+    def config_words(self) -> list[str]:
+        """The configuration files with their flags."""
+        return [word for file in self.config for word in ("--config", file)]
 
 
 @dataclass(frozen=True)
@@ -83,6 +89,7 @@ class Matrix:
         return next(adapter for adapter in self.adapters if adapter.name == SOURCE)
 
 
+@cache
 def has_own_network(adapter: Part) -> bool:
     """Whether an adapter brings a network or weights of its own, so that the model's predictions say nothing of it."""
     own = ("backbone", "weights")

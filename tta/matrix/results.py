@@ -46,16 +46,16 @@ class Results:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def path(self, cell: Cell | str) -> Path:
+    def path(self, cell: Cell) -> Path:
         """The folder of a cell."""
-        return self.folder / (cell if isinstance(cell, str) else cell.name)
+        return self.folder / cell.name
 
     def words(self, cell: Cell) -> list[str]:
         """What a cell's command is called with."""
         words = [word.replace(RESULTS, str(self.folder)) for word in cell.words]
         return [*words, "--trainer.default_root_dir", str(self.path(cell))]
 
-    def status(self, cell: Cell | str) -> Status | None:
+    def status(self, cell: Cell) -> Status | None:
         """Where a cell stands, ``None`` if it was never started.
 
         Raises:
@@ -69,7 +69,7 @@ class Results:
         except (OSError, ValueError, TypeError) as error:
             raise InputError(f"{file} cannot be read ({error}): take its folder away to run that cell again") from error
 
-    def finished(self, cell: Cell | str) -> bool:
+    def finished(self, cell: Cell) -> bool:
         """Whether a cell needs no further run."""
         status = self.status(cell)
         return status is not None and status.state == "finished"

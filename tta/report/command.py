@@ -1,21 +1,14 @@
 """``tta report``: pages about runs that are there already."""
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from rich.console import Console
 
-from tta.errors import InputError
+from tta.errors import CommandParser
 from tta.report.compare import comparison_table, write_comparison
 from tta.report.page import write_report
 from tta.report.run import read_run
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"report: {message}; see 'tta report --help'")
 
 
 def report(arguments: Sequence[str]) -> None:
@@ -27,7 +20,9 @@ def report(arguments: Sequence[str]) -> None:
     Raises:
         InputError: If a folder is not that of a finished run.
     """
-    parser = _Parser(prog="tta report", description="Draw the page of a run again, or one page that compares several.")
+    parser = CommandParser(
+        prog="tta report", description="Draw the page of a run again, or one page that compares several."
+    )
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder that 'tta adapt' wrote")
     parser.add_argument("--output", type=Path, help="page that compares several runs (default: comparison.html here)")
     options = parser.parse_args(arguments)
